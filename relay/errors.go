@@ -1,0 +1,35 @@
+package relay
+
+import "errors"
+
+// The layers' errors answer questions of behaviour instead of sharing types:
+// which condition they put the relay in, what an operator can do, whether the
+// same attempt may succeed later.
+type (
+	conditioner interface{ Condition() string }
+	remedier    interface{ Remedy() string }
+	retrier     interface{ Retryable() bool }
+)
+
+func conditionOf(err error) string {
+	var c conditioner
+	if errors.As(err, &c) {
+		return c.Condition()
+	}
+	return ""
+}
+
+func remedyOf(err error) string {
+	var r remedier
+	if errors.As(err, &r) {
+		return r.Remedy()
+	}
+	return ""
+}
+
+// retryable is true unless the error says otherwise: an unknown failure is
+// more often the network's than the history's.
+func retryable(err error) bool {
+	var r retrier
+	return !errors.As(err, &r) || r.Retryable()
+}
