@@ -15,8 +15,8 @@
 package outbox
 
 import (
-	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -26,6 +26,23 @@ const (
 	HeaderSource   = "walpost-source"
 	HeaderPosition = "walpost-position"
 )
+
+// Source is what a position counts in: equal positions of one source are the
+// same event, equal positions of two sources have nothing to do with each
+// other.
+type Source struct {
+	SystemID string // of the database cluster, as IDENTIFY_SYSTEM reports it
+	Database string
+	Pipeline string
+	Shard    string
+}
+
+// String is the value of HeaderSource: the four parts with slashes between
+// them. It is unambiguous as long as the pipeline's and the shard's names hold
+// no slash: the database's name may.
+func (s Source) String() string {
+	return strings.Join([]string{s.SystemID, s.Database, s.Pipeline, s.Shard}, "/")
+}
 
 // PositionLen is the length of a position's text form.
 const PositionLen = 8 + 1 + 16 + 1 + 8
@@ -73,21 +90,24 @@ func (p Position) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText implements [encoding.TextUnmarshaler]; it accepts only what
-// AppendText writes.
+// AppendText writes, so that two texts are equal exactly when their positions
+// are.
 func (p *Position) UnmarshalText(b []byte) error {
 	if len(b) != PositionLen || b[8] != '-' || b[25] != '-' {
-		return fmt.Errorf("position %q: want <8 hex>-<16 hex>-<8 hex>", b)
+		return notAPosition(b)
 	}
-	generation, err1 := parseHex(b[:8])
-	commit, err2 := parseHex(b[9:25])
-	index, err3 := parseHex(b[26:])
-	for _, err := range []error{err1, err2, err3} {
-		if err != nil {
-			return fmt.Errorf("position %q: %w", b, err)
-		}
+	generation, ok1 := parseHex(b[:8])
+	commit, ok2 := parseHex(b[9:25])
+	index, ok3 := parseHex(b[26:])
+	if !ok1 || !ok2 || !ok3 {
+		return notAPosition(b)
 	}
-	*p = Position{Generation: uint32(generation), Commit: commit, Index: uint32(index)}
+	*p = Position{Generation: uint32(generation), Commit: commit, Index: uint32(index)} //nolint:gosec // 8 hex digits each
 	return nil
+}
+
+func notAPosition(b []byte) error {
+	return fmt.Errorf("position %.64q: want <8 hex>-<16 hex>-<8 hex>, in lower case", b)
 }
 
 func (p Position) String() string {
@@ -103,16 +123,20 @@ func appendHex(b []byte, v uint64, digits int) []byte {
 	return b
 }
 
-func parseHex(b []byte) (uint64, error) {
-	var raw [8]byte
-	if _, err := hex.Decode(raw[8-len(b)/2:], b); err != nil {
-		return 0, err
+// parseHex reads up to 16 lower-case digits. encoding/hex would take upper case
+// too.
+func parseHex(b []byte) (v uint64, ok bool) {
+	for _, c := range b {
+		switch {
+		case '0' <= c && c <= '9':
+			v = v<<4 | uint64(c-'0')
+		case 'a' <= c && c <= 'f':
+			v = v<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
 	}
-	var v uint64
-	for _, c := range raw {
-		v = v<<8 | uint64(c)
-	}
-	return v, nil
+	return v, true
 }
 
 // Header is one record header. Keys are shared between messages: nobody may
