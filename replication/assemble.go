@@ -38,6 +38,7 @@ type assembler struct {
 type span struct {
 	segment  Segment
 	from, to int
+	idle     bool // tells of a position only; the next such one may replace it
 }
 
 // full reports whether the batch must leave before anything is added.
@@ -104,33 +105,36 @@ func (a *assembler) end(msg []byte) error {
 	if n := len(a.spans); n > 0 && a.spans[n-1].segment.End == 0 {
 		a.spans[n-1].segment.End = c.EndLSN
 	} else {
-		a.passed(Segment{Commit: a.commit, End: c.EndLSN, XID: a.xid, Time: a.time})
+		a.passed(Segment{Commit: a.commit, End: c.EndLSN, XID: a.xid, Time: a.time}, a.index == 0)
 	}
 	a.commit = 0
 	return nil
 }
 
-// passed adds a segment without rows. A run of them says no more than its
-// last, so that a quiet outbox in a busy database costs nothing.
-func (a *assembler) passed(seg Segment) {
+// passed adds a segment without rows. A run of idle ones says no more than its
+// highest, so that a quiet outbox in a busy database costs nothing. The end of
+// a transaction whose rows left with earlier batches is not idle: somebody
+// waits for it.
+func (a *assembler) passed(seg Segment, idle bool) {
 	rows := len(a.batch.rows)
-	if n := len(a.spans); n > 0 {
-		if last := &a.spans[n-1]; last.from == last.to && last.segment.End != 0 {
-			last.segment = seg
-			return
+	if n := len(a.spans); n > 0 && idle && a.spans[n-1].idle {
+		if last := &a.spans[n-1].segment; seg.End > last.End {
+			*last = seg
 		}
+		return
 	}
-	a.spans = append(a.spans, span{segment: seg, from: rows, to: rows})
+	a.spans = append(a.spans, span{segment: seg, from: rows, to: rows, idle: idle})
 }
 
 // keepalive notes how far the server has come. Between transactions that is a
-// position to confirm in its turn; inside one it is only news.
+// position to confirm in its turn, though it may repeat an older one; inside
+// one it is only news.
 func (a *assembler) keepalive(walEnd uint64, urgent bool) {
 	b := a.open()
 	b.WALEnd = max(b.WALEnd, walEnd)
 	b.Urgent = b.Urgent || urgent
-	if a.commit == 0 {
-		a.passed(Segment{End: walEnd})
+	if a.commit == 0 && walEnd != 0 {
+		a.passed(Segment{End: walEnd}, true)
 	}
 }
 
@@ -238,6 +242,9 @@ func (a *assembler) take() *Batch {
 	}
 	b.Rows = len(b.rows)
 	a.batch, a.spans = nil, a.spans[:0]
+	if a.chunk != nil && len(a.chunk.buf) > chunkSize {
+		a.releaseChunk() // it is used up, and the next row may be days away
+	}
 	return b
 }
 

@@ -93,9 +93,9 @@ func Dial(ctx context.Context, cfg Config) (*Conn, Facts, error) {
 }
 
 func (c *Conn) connect(ctx context.Context) error {
-	conf, err := pgconn.ParseConfig(c.cfg.URL)
+	conf, err := parseURL(c.cfg.URL)
 	if err != nil {
-		return &Error{Op: "parse postgres.url", Cause: err, condition: "postgres_unreachable", final: true}
+		return err
 	}
 	if c.cfg.Password != nil {
 		if conf.Password, err = c.cfg.Password(); err != nil {
@@ -110,6 +110,48 @@ func (c *Conn) connect(ctx context.Context) error {
 	}
 	c.pg, err = pgconn.ConnectConfig(ctx, conf)
 	return classify("connect to Postgres", err)
+}
+
+// parseURL is pgconn's, but for its errors: those quote the string, in which a
+// mistake can make the password unrecognisable.
+func parseURL(url string) (*pgconn.Config, error) {
+	conf, err := pgconn.ParseConfig(url)
+	if err != nil {
+		return nil, urlError(parseReason(err))
+	}
+	hosts := []string{conf.Host}
+	for _, f := range conf.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	for _, host := range hosts {
+		// What follows an unescaped @ of a password would show as a host's
+		// name. A socket may have one in its path, or at its beginning.
+		if !strings.HasPrefix(host, "/") && strings.LastIndexByte(host, '@') > 0 {
+			return nil, urlError("the host contains an @")
+		}
+	}
+	return conf, nil
+}
+
+// parseReason is what a parse error says less what it quotes.
+func parseReason(err error) string {
+	text := err.Error()
+	for _, form := range []string{"failed to parse as URL", "failed to parse as keyword/value"} {
+		if strings.Contains(text, form) {
+			return form // the cause would name the word it stumbled over
+		}
+	}
+	const afterQuote = "`: "
+	i := strings.LastIndex(text, afterQuote)
+	if i < 0 {
+		return "not a connection URL"
+	}
+	return text[i+len(afterQuote):]
+}
+
+func urlError(reason string) error {
+	return &Error{Op: "parse postgres.url", Cause: errors.New(reason), condition: "postgres_unreachable", final: true,
+		remedy: "correct postgres.url; in a URL every special character of a password is written as % and two digits, and postgres.password keeps it out altogether"}
 }
 
 func (c *Conn) prepare(ctx context.Context) (Facts, error) {
@@ -159,12 +201,13 @@ func (c *Conn) CreateSlot(ctx context.Context) (CreatedSlot, error) {
 		return CreatedSlot{}, classify(op, err)
 	}
 	point, err := ParseLSN(res.ConsistentPoint)
+	c.start = point
 	return CreatedSlot{ConsistentPoint: point, Snapshot: res.SnapshotName}, classify(op, err)
 }
 
 // DropSlot removes the configured slot, and with it what was not yet read.
 func (c *Conn) DropSlot(ctx context.Context) error {
-	return classify("drop slot "+c.cfg.Slot,
+	return slotError("drop slot "+c.cfg.Slot,
 		pglogrepl.DropReplicationSlot(ctx, c.pg, c.cfg.Slot, pglogrepl.DropReplicationSlotOptions{}))
 }
 
@@ -184,17 +227,18 @@ func (c *Conn) Start(ctx context.Context) (*Stream, error) {
 	})
 	if err != nil {
 		_ = c.Close(ctx)
-		return nil, startError(c.cfg.Slot, err)
+		return nil, slotError("start streaming from slot "+c.cfg.Slot, err)
 	}
 	return newStream(c), nil
 }
 
-func startError(slot string, err error) error {
+// slotError is for commands that name a slot: that is what they don't find.
+func slotError(op string, err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42704" {
-		return &Error{Op: "start streaming from slot " + slot, Cause: err, condition: "slot_missing", final: true}
+		return &Error{Op: op, Cause: err, condition: "slot_missing", final: true}
 	}
-	return classify("start streaming from slot "+slot, err)
+	return classify(op, err)
 }
 
 // checkSlotName keeps out what the replication protocol, which does not quote

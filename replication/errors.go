@@ -64,7 +64,7 @@ func classify(op string, err error) error {
 
 func decodeError(at uint64, cause error) error {
 	return &Error{
-		Op:    fmt.Sprintf("decode change of the transaction that commits at %X/%X", at>>32, uint32(at)),
+		Op:    "decode change of the transaction that commits at " + FormatLSN(at),
 		Cause: cause, condition: "decode_failed", final: true,
 		remedy: "nothing past this transaction is confirmed; report the error with the versions of Postgres and walpost",
 	}

@@ -27,6 +27,8 @@ type frames struct {
 	buf  []byte
 	r, w int // buf[r:w] is read and not yet consumed
 	left int // what Read still owes of the message it is in
+
+	received int // bytes so far: how a caller sees that a slow message moves
 }
 
 func newFrames(src io.Reader) *frames {
@@ -95,7 +97,7 @@ func (f *frames) size() (int, error) {
 	if n < 4 || n > maxFrame {
 		return 0, &Error{
 			Op: "read message", Cause: fmt.Errorf("length %d of message type %q makes no sense", n, f.buf[f.r]),
-			condition: "decode_failed", remedy: "check that postgres.url leads to Postgres itself and that nothing between alters the stream",
+			condition: "decode_failed", final: true, remedy: "check that postgres.url leads to Postgres itself and that nothing between alters the stream",
 		}
 	}
 	return int(n) + 1, nil
@@ -110,6 +112,7 @@ func (f *frames) need(n int) error {
 	for f.w-f.r < n {
 		k, err := f.src.Read(f.buf[f.w:])
 		f.w += k
+		f.received += k
 		if err != nil && f.w-f.r < n {
 			return err
 		}

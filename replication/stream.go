@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,8 @@ type Stream struct {
 	assembler  assembler
 	lastHeard  time.Time // when the server last sent anything
 	statusDue  time.Time
+	told       uint64 // by the last status update
+	toldAt     time.Time
 	statusBuf  [statusFrame]byte
 	pingOnIdle bool // nothing was heard since the last status update
 }
@@ -41,6 +44,7 @@ type Stream struct {
 const (
 	statusFrame  = 1 + 4 + 1 + 3*8 + 8 + 1
 	closeTimeout = 3 * time.Second
+	answerPause  = 50 * time.Millisecond
 )
 
 var errClosed = errors.New("stream closed")
@@ -73,9 +77,19 @@ func (s *Stream) Next(ctx context.Context) (*Batch, error) {
 	case b := <-s.out:
 		return b, nil
 	case <-s.done:
-		return nil, s.err
+		return s.left()
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// left returns what a stream that has ended had still read, and then its error.
+func (s *Stream) left() (*Batch, error) {
+	select {
+	case b := <-s.out:
+		return b, nil
+	default:
+		return nil, s.err
 	}
 }
 
@@ -137,16 +151,19 @@ func (s *Stream) run() {
 	s.err = classify("stream from slot "+s.cfg.Slot, err)
 }
 
-// loop moves batches from the connection to out until something fails.
+// loop moves batches from the connection to out until something fails. What
+// was read before a failure goes out before it: otherwise a change that can't
+// be decoded would hold up the good ones before it at every attempt.
 func (s *Stream) loop() error {
 	for {
-		if err := s.fill(); err != nil {
-			return err
-		}
+		err := s.fill()
 		if b := s.assembler.take(); b != nil {
-			if err := s.deliver(b); err != nil {
-				return err
+			if undelivered := s.deliver(b); err == nil {
+				err = undelivered
 			}
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -159,7 +176,7 @@ func (s *Stream) fill() error {
 			return err
 		}
 	}
-	s.lastHeard, s.pingOnIdle = time.Now(), false
+	s.heard()
 	for s.frames.ready() && !s.assembler.full() {
 		kind, body, err := s.frames.peek()
 		if err != nil {
@@ -190,12 +207,18 @@ func (s *Stream) await() error {
 		return s.sendStatus(false)
 	default:
 	}
+	received := s.frames.received
 	_, _, err := s.frames.peek()
+	if s.frames.received != received {
+		s.heard() // part of a message is a sign of life as well
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return s.onTime()
 	}
 	return err
 }
+
+func (s *Stream) heard() { s.lastHeard, s.pingOnIdle = time.Now(), false }
 
 func (s *Stream) nextDeadline() time.Time {
 	if s.statusDue.IsZero() {
@@ -260,7 +283,7 @@ func (s *Stream) handle(kind byte, body []byte) (bool, error) {
 		return true, noticed(body)
 	case 'E':
 		return true, serverError(body)
-	case 'c':
+	case 'c', 'C': // the latter where the server shuts down
 		return true, errors.New("the server ended the stream")
 	case 'S', 'A':
 		return true, nil
@@ -276,11 +299,24 @@ func (s *Stream) copyData(body []byte) (bool, error) {
 		urgent := body[17] == 1
 		s.assembler.keepalive(binary.BigEndian.Uint64(body[1:]), urgent)
 		if urgent {
-			return true, s.sendStatus(false)
+			return true, s.answer()
 		}
 		return true, nil
 	}
 	return true, decodeError(s.assembler.commit, fmt.Errorf("replication message of %d bytes is neither data nor a keepalive", len(body)))
+}
+
+// answer replies to a server that asked for it: at once, unless it was told
+// the same a moment ago. A server that shuts down asks again upon every reply
+// until all is confirmed, and would keep both ends busy with nothing else.
+func (s *Stream) answer() error {
+	if again := s.toldAt.Add(answerPause); s.confirmed.Load() == s.told && time.Now().Before(again) {
+		if again.Before(s.statusDue) {
+			s.statusDue = again
+		}
+		return nil
+	}
+	return s.sendStatus(false)
 }
 
 // sendStatus sends a standby status update. All three positions are the
@@ -290,6 +326,7 @@ func (s *Stream) sendStatus(wantReply bool) error {
 	now := time.Now()
 	s.statusDue = now.Add(s.cfg.StatusInterval)
 	lsn := s.confirmed.Load()
+	s.told, s.toldAt = lsn, now
 	b := s.statusBuf[:0]
 	b = append(b, 'd')
 	b = binary.BigEndian.AppendUint32(b, statusFrame-1)
@@ -297,7 +334,7 @@ func (s *Stream) sendStatus(wantReply bool) error {
 	for range 3 {
 		b = binary.BigEndian.AppendUint64(b, lsn)
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(now.UnixMicro()-946_684_800_000_000))
+	b = binary.BigEndian.AppendUint64(b, uint64(now.UnixMicro()-946_684_800_000_000)) //nolint:gosec // since 2000
 	if wantReply {
 		b = append(b, 1)
 	} else {
@@ -327,9 +364,20 @@ func (s *Stream) leave() {
 	if err != nil || s.write(terminate) != nil {
 		return
 	}
+	drain(conn, time.Now().Add(closeTimeout))
+}
+
+// drain reads until the other end closes or time is up. Whoever still calls
+// Confirm or Close interrupts reads: that must not end it.
+func drain(conn net.Conn, until time.Time) {
 	var scrap [4096]byte
-	for err == nil {
-		_, err = conn.Read(scrap[:])
+	for {
+		_ = conn.SetReadDeadline(until)
+		_, err := conn.Read(scrap[:])
+		interrupted := errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(until)
+		if err != nil && !interrupted {
+			return
+		}
 	}
 }
 
