@@ -198,11 +198,21 @@ func (c *Conn) CreateSlot(ctx context.Context) (CreatedSlot, error) {
 		return CreatedSlot{}, &Error{Op: op, Cause: ctx.Err(), condition: "postgres_unreachable",
 			remedy: "a transaction that was open when it started has not ended; end it (see pg_stat_activity.xact_start) and try again"}
 	case err != nil:
-		return CreatedSlot{}, classify(op, err)
+		return CreatedSlot{}, creationError(op, err)
 	}
 	point, err := ParseLSN(res.ConsistentPoint)
 	c.start = point
 	return CreatedSlot{ConsistentPoint: point, Snapshot: res.SnapshotName}, classify(op, err)
+}
+
+// creationError: what a server answers to a slot that exists already, or that
+// its wal_level does not allow, is no state of a slot that was there before.
+func creationError(op string, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "55000") {
+		return &Error{Op: op, Cause: err, final: true}
+	}
+	return classify(op, err)
 }
 
 // DropSlot removes the configured slot, and with it what was not yet read.

@@ -356,7 +356,7 @@ func (s *Stream) write(b []byte) error {
 // reading until the server closes, which it does after releasing the slot.
 func (s *Stream) leave() {
 	conn := s.pg.Conn()
-	_ = conn.SetDeadline(time.Now().Add(closeTimeout))
+	s.cfg.SenderTimeout = min(s.cfg.SenderTimeout, closeTimeout) // it bounds writes
 	if s.sendStatus(false) != nil {
 		return
 	}
