@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -121,7 +120,7 @@ func (c *Conditions) Set(name string, cause error) {
 	}
 	cond.Since = c.now()
 	c.active[name] = cond
-	c.log.Log(context.Background(), levelOf(def.severity), "condition entered", "condition", name, "severity", string(def.severity), "error", cond.Message, "remedy", cond.Remedy)
+	logger(c.log, def.severity)("condition entered", "condition", name, "severity", string(def.severity), "error", cond.Message, "remedy", cond.Remedy)
 }
 
 // Clear ends the named conditions, where they hold.
@@ -159,9 +158,9 @@ func define(name string) definition {
 	return definition{name: name, severity: Blocking, exit: ExitFailed}
 }
 
-func levelOf(s Severity) slog.Level {
+func logger(log *slog.Logger, s Severity) func(msg string, args ...any) {
 	if s == Warning {
-		return slog.LevelWarn
+		return log.Warn
 	}
-	return slog.LevelError
+	return log.Error
 }

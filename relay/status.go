@@ -12,11 +12,12 @@ const (
 	Starting  State = "starting"  // no pipeline streams yet, or again
 	Streaming State = "streaming" // events flow as they are committed
 	Standby   State = "standby"   // another walpost of this pipeline holds the slot
+	Stopping  State = "stopping"  // asked to stop; settling what was sent
 	Stopped   State = "stopped"   // ended, as asked or for a fatal condition
 )
 
 // States lists them all.
-func States() []State { return []State{Starting, Streaming, Standby, Stopped} }
+func States() []State { return []State{Starting, Streaming, Standby, Stopping, Stopped} }
 
 // Status is a snapshot of a relay for health pages and metrics. LSNs are
 // absolute positions in bytes; 0 is unknown.

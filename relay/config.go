@@ -1,0 +1,95 @@
+package relay
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/walpost/walpost/outbox"
+	"github.com/walpost/walpost/outbox/mapping"
+	"github.com/walpost/walpost/sink"
+)
+
+// Config is what a relay needs to know. Zero values of the fields from
+// MaxInFlightEvents on mean the defaults named.
+type Config struct {
+	Pipeline string
+	Shard    string // of the pipeline; "0" where it has one
+	Slot     string
+	Tables   []mapping.Table
+
+	Source Connector
+	Sink   sink.Sink
+	// Destination identifies what the sink publishes to; a checkpoint written
+	// for another one is not believed.
+	Destination func(context.Context) (string, error)
+
+	Logger   *slog.Logger
+	Observer Observer
+
+	// MaxInFlightEvents and MaxInFlightBytes bound what is read and not yet
+	// settled; 20,000 and 32 MiB. A single larger batch is let through alone.
+	MaxInFlightEvents int
+	MaxInFlightBytes  int
+	// OpenTimeout bounds each step of opening a pipeline; 15 s.
+	OpenTimeout time.Duration
+	// ShutdownTimeout bounds winding up; 20 s.
+	ShutdownTimeout time.Duration
+	// CheckpointInterval is how often the checkpoint is written and confirmed
+	// while events flow; 1 s. It bounds what is sent twice after a crash, not
+	// latency.
+	CheckpointInterval time.Duration
+	// IdleInterval is the same while only WAL of others passes; 5 s.
+	IdleInterval time.Duration
+	// StallAfter is how long events may wait without any being settled before
+	// the relay calls itself stalled; 10 s.
+	StallAfter time.Duration
+	// RetryInitial and RetryMax bound the pause between two pipelines: 50 ms
+	// at first, then longer up to 500 ms, jittered.
+	RetryInitial, RetryMax time.Duration
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Pipeline == "" || c.Slot == "" || len(c.Tables) == 0 || c.Source == nil || c.Sink == nil || c.Destination == nil || c.Logger == nil || c.Observer == nil {
+		return c, errors.New("relay: Pipeline, Slot, Tables, Source, Sink, Destination, Logger and Observer are needed")
+	}
+	if c.Shard == "" {
+		c.Shard = "0"
+	}
+	setDefault(&c.MaxInFlightEvents, 20_000)
+	setDefault(&c.MaxInFlightBytes, 32<<20)
+	setDefault(&c.OpenTimeout, 15*time.Second)
+	setDefault(&c.ShutdownTimeout, 20*time.Second)
+	setDefault(&c.CheckpointInterval, time.Second)
+	setDefault(&c.IdleInterval, 5*time.Second)
+	setDefault(&c.StallAfter, 10*time.Second)
+	setDefault(&c.RetryInitial, 50*time.Millisecond)
+	setDefault(&c.RetryMax, 500*time.Millisecond)
+	return c, nil
+}
+
+// mapper fails for tables that can't be mapped whatever the database is.
+func (c Config) mapper(systemID, database string) (*mapping.Mapper, error) {
+	source := outbox.Source{SystemID: systemID, Database: database, Pipeline: c.Pipeline, Shard: c.Shard}
+	return mapping.New(mapping.Config{Source: source.String(), Tables: c.Tables})
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Fingerprint changes with whatever decides which rows become which messages.
+func Fingerprint(tables []mapping.Table) string {
+	h := sha256.New()
+	for _, t := range tables {
+		_, _ = fmt.Fprintf(h, "%q.%q %q %q\n", t.Schema, t.Name, t.Columns, t.Topic)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}

@@ -1,0 +1,274 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/outbox/mapping"
+	"github.com/walpost/walpost/replication"
+	"github.com/walpost/walpost/sink"
+)
+
+// Pipeline is one life of a relay: it opens both ends, streams until something
+// ends that, and winds up. It never tries again, and is run once.
+type Pipeline struct {
+	cfg   Config
+	gauge *gauge
+	hooks hooks
+
+	source  Source
+	session sink.Session
+	flight  *flight
+	mapper  *mapping.Mapper
+	record  checkpoint.Record // as it was last written, or read
+	urgent  chan struct{}     // the server waits for a confirmation; capacity 1
+
+	// Of the goroutine that feeds.
+	plans map[uint32]planned // by the table's OID
+	table planned            // of the last row
+	sent  uint64             // messages that the session has taken
+
+	// Of the goroutine that confirms.
+	confirmedLSN uint64 // last given to Postgres
+	remembered   uint64 // messages that it speaks of
+	flowing      bool   // hooks.flowing was called
+}
+
+// planned is how a table is mapped as it was described last.
+type planned struct {
+	relation *replication.Relation
+	plan     *mapping.Plan
+}
+
+// hooks tell how far a pipeline has come.
+type hooks struct {
+	// streaming: both ends are open and continuity is proven.
+	streaming func()
+	// flowing: events get through, or none are there. Until then a pipeline
+	// may be about to fail for what its predecessor failed for.
+	flowing func()
+}
+
+func newPipeline(cfg Config, g *gauge, h hooks) *Pipeline {
+	return &Pipeline{cfg: cfg, gauge: g, hooks: h, urgent: make(chan struct{}, 1), plans: map[uint32]planned{}}
+}
+
+// Run lives once. It returns nil only if ctx was cancelled and everything that
+// had been read was settled and confirmed.
+func (p *Pipeline) Run(ctx context.Context) error {
+	if err := p.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopped as asked, and nothing had been read
+		}
+		return err
+	}
+	p.hooks.streaming()
+	return p.stream(ctx)
+}
+
+// open opens both ends in the order that doc.go explains.
+func (p *Pipeline) open(ctx context.Context) error {
+	want, record, err := p.askSink(ctx)
+	if err != nil {
+		return err
+	}
+	facts, err := p.takeSlot(ctx, want, record)
+	if err != nil {
+		return err
+	}
+	if err := p.takeSink(ctx, want, record, facts); err != nil {
+		p.source.Close()
+		return err
+	}
+	return nil
+}
+
+// askSink finds out what can be known without touching Postgres or fencing
+// anybody. While the sink can't be reached, that is all that is tried.
+func (p *Pipeline) askSink(ctx context.Context) (expectation, *checkpoint.Record, error) {
+	p.gauge.turn()
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	defer cancel()
+	destination, err := p.cfg.Destination(ctx)
+	if err != nil {
+		return expectation{}, nil, err
+	}
+	marks, err := p.cfg.Sink.Marks(ctx)
+	if err != nil {
+		return expectation{}, nil, err
+	}
+	record, err := p.decode(marks)
+	return p.cfg.expect(destination), record, err
+}
+
+func (c Config) expect(destination string) expectation {
+	return expectation{
+		pipeline: c.Pipeline, slot: c.Slot, application: ApplicationName(c.Pipeline),
+		destination: destination, configuration: Fingerprint(c.Tables), tables: c.Tables,
+	}
+}
+
+// ApplicationName is what relays of a pipeline call themselves to Postgres.
+func ApplicationName(pipeline string) string { return "walpost/" + pipeline }
+
+func (p *Pipeline) decode(marks map[string][]byte) (*checkpoint.Record, error) {
+	mark, found := marks[checkpoint.MarkName(p.cfg.Pipeline, p.cfg.Shard)]
+	if !found {
+		return nil, nil
+	}
+	return checkpoint.Decode(mark)
+}
+
+// takeSlot connects to Postgres and starts streaming, if the server is the
+// right one, and usable.
+func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *checkpoint.Record) (replication.Facts, error) {
+	p.gauge.turn()
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	defer cancel()
+	conn, facts, err := p.cfg.Source.Dial(ctx)
+	if err != nil {
+		return facts, err
+	}
+	err = identity(want, record, facts)
+	if err == nil {
+		err = available(want, facts)
+	}
+	if err == nil && facts.Slot == nil {
+		err = continuity(want, record, facts)
+	}
+	if err != nil {
+		_ = conn.Close(ctx)
+		return facts, err
+	}
+	p.source, err = conn.Start(ctx)
+	return facts, err
+}
+
+// takeSink fences every predecessor, and judges continuity by what they left.
+func (p *Pipeline) takeSink(ctx context.Context, want expectation, before *checkpoint.Record, facts replication.Facts) error {
+	p.gauge.turn()
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	defer cancel()
+	p.flight = newFlight(p.cfg, time.Now())
+	session, marks, err := p.cfg.Sink.Open(ctx, p.flight.settle)
+	if err != nil {
+		return err
+	}
+	if err := p.prove(want, before, marks, facts); err != nil {
+		_ = session.Close(ctx)
+		return err
+	}
+	p.session = session
+	return nil
+}
+
+func (p *Pipeline) prove(want expectation, before *checkpoint.Record, marks map[string][]byte, facts replication.Facts) error {
+	record, err := p.decode(marks)
+	if err != nil {
+		return err
+	}
+	if err := continuity(want, record, facts); err != nil {
+		// The facts are older than the slot's ownership: what another relay did
+		// in between must not pass for a break in history.
+		if before != nil && record != nil && record.Confirmed > before.Confirmed {
+			return &doubt{"slot_busy", "another walpost of this pipeline was at work while this one was opening: " + err.Error(), true}
+		}
+		return err
+	}
+	p.record = *record
+	p.record.Configuration = want.configuration
+	p.gauge.confirmed(facts.Slot.ConfirmedFlush)
+	p.mapper, err = p.cfg.mapper(record.SystemID, record.Database)
+	return err
+}
+
+// stream runs the goroutines of a life until one of them fails or ctx ends,
+// then winds up. Send and Commit get a context that outlasts the life by its
+// patience: interrupting them would end the session, and with it the chance to
+// settle what is in flight.
+func (p *Pipeline) stream(ctx context.Context) error {
+	group, life := errgroup.WithContext(ctx)
+	lasting, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	var patience *time.Timer
+	group.Go(func() error { return p.feed(life, lasting) })
+	group.Go(func() error { return p.confirm(life, lasting) })
+	group.Go(func() error {
+		err := p.watch(life) // returns when the life is over, whatever ended it
+		asked := ctx.Err() != nil
+		p.gauge.enter(ending(asked))
+		patience = time.AfterFunc(p.patience(asked), func() { cut(context.DeadlineExceeded) })
+		return err
+	})
+	cause := group.Wait()
+	defer patience.Stop()
+	if err := p.windUp(lasting); ctx.Err() != nil {
+		return err
+	}
+	return cause
+}
+
+// watch reports the end of either side, which a goroutine that waits for the
+// other would not see.
+func (p *Pipeline) watch(ctx context.Context) error {
+	select {
+	case <-p.session.Done():
+		return sessionError(p.session)
+	case <-p.source.Done():
+		return p.source.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func sessionError(s sink.Session) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return errors.New("the sink's session was closed")
+}
+
+// windUp ends a life in good order, whatever ended it: what was sent is
+// settled as far as the sink lets it, what is settled is remembered and
+// confirmed, and the session is gone before the slot is.
+func (p *Pipeline) windUp(ctx context.Context) error {
+	p.gauge.turn()
+	err := p.settleRest(ctx)
+	if closing := p.session.Close(ctx); err == nil {
+		err = closing
+	}
+	p.source.Close()
+	p.gauge.landed()
+	return err
+}
+
+// ending is the state of a relay whose pipeline winds up: from now on nothing
+// flows, and health must say so before the supervisor knows why.
+func ending(asked bool) State {
+	if asked {
+		return Stopping
+	}
+	return Starting
+}
+
+// patience is how long a life may take to end. One that failed has a successor
+// waiting.
+func (p *Pipeline) patience(asked bool) time.Duration {
+	if asked {
+		return p.cfg.ShutdownTimeout
+	}
+	return min(3*time.Second, p.cfg.ShutdownTimeout)
+}
+
+// settleRest waits until everything that was sent is settled, then remembers
+// and confirms it.
+func (p *Pipeline) settleRest(ctx context.Context) error {
+	if err := p.flight.settled(ctx, p.sent, p.session.Done()); err != nil {
+		return err
+	}
+	return p.remember(ctx)
+}

@@ -1,0 +1,180 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/replication"
+)
+
+// life is a pipeline that runs.
+type life struct {
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+func live(p *Pipeline) *life {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &life{cancel, make(chan error, 1)}
+	go func() { l.ended <- p.Run(ctx) }()
+	return l
+}
+
+func (l *life) stop() error {
+	l.cancel()
+	return <-l.ended
+}
+
+// elapse lets time pass, which is a bubble's, and waits until all is quiet.
+func elapse(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// story runs a pipeline in a bubble, with both its ends.
+func story(t *testing.T, tell func(w *world, p *Pipeline)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		tell(w, w.pipeline(t))
+		w.verify(t)
+	})
+}
+
+func opened() []string { return []string{"destination", "marks", "dial", "start", "open", "streaming"} }
+
+func expectJournal(t *testing.T, w *world, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, w.noted()); diff != "" {
+		t.Errorf("what happened (-want +got):\n%s", diff)
+	}
+}
+
+// since returns what happened after the pipeline was streaming, but for
+// "flowing".
+func (w *world) since() (list []string) {
+	all := w.noted()
+	for _, line := range all[slices.Index(all, "streaming")+1:] {
+		if line != "flowing" {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+func expectSince(t *testing.T, w *world, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, w.since()); diff != "" {
+		t.Errorf("what happened while streaming (-want +got):\n%s", diff)
+	}
+}
+
+func TestPipelineOpensTheSinkFirstAndFencesLast(t *testing.T) {
+	story(t, func(w *world, p *Pipeline) {
+		l := live(p)
+		<-w.kafka.sessions
+		synctest.Wait()
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+		expectJournal(t, w, append(opened(), "session closed", "source closed")...)
+	})
+}
+
+func TestPipelineStopsOpeningAtTheFirstObstacle(t *testing.T) {
+	failure := errors.New("it is away")
+	untouched := []string{"destination", "marks"}
+	notStarted := append(untouched, "dial", "connection closed")
+	notStreaming := append(untouched, "dial", "start", "open", "session closed", "source closed")
+	record := func(change func(r *checkpoint.Record)) func(w *world, _ *Config) {
+		return func(w *world, _ *Config) {
+			r := recordAt(startLSN)
+			change(&r)
+			w.kafka.put(r)
+		}
+	}
+	left := func(change func(r *checkpoint.Record)) func(w *world, _ *Config) {
+		return func(w *world, _ *Config) {
+			w.kafka.onOpen = func() { record(change)(w, nil) }
+		}
+	}
+	facts := func(change func(f *replication.Facts)) func(w *world, _ *Config) {
+		return func(w *world, _ *Config) { change(&w.pg.facts) }
+	}
+	for _, c := range []struct {
+		name      string
+		obstacle  func(w *world, cfg *Config)
+		condition string
+		journal   []string
+	}{
+		{"no destination", func(_ *world, cfg *Config) {
+			cfg.Destination = func(context.Context) (string, error) { return "", failure }
+		}, "", nil},
+		{"no marks", func(w *world, _ *Config) { w.kafka.marksErr = failure }, "", untouched},
+		{"an unreadable record", func(w *world, _ *Config) { w.kafka.marks[markName] = []byte("{}") }, "history_diverged", untouched},
+		{"a newer record", func(w *world, _ *Config) { w.kafka.marks[markName] = []byte(`{"v":99}`) }, "checkpoint_too_new", untouched},
+		{"Postgres is away", func(w *world, _ *Config) { w.pg.dialErr = func() error { return failure } }, "", append(untouched, "dial")},
+		{"another cluster", record(func(r *checkpoint.Record) { r.SystemID = "1" }), "wrong_cluster", notStarted},
+		{"in recovery", facts(func(f *replication.Facts) { f.InRecovery = true }), "server_in_recovery", notStarted},
+		{"a busy slot", facts(func(f *replication.Facts) { f.Slot.Active, f.Slot.HolderName = true, "walpost/trainings" }), "slot_busy", notStarted},
+		{"no slot", facts(func(f *replication.Facts) { f.Slot = nil }), "slot_missing", notStarted},
+		{"no slot and no record", func(w *world, _ *Config) { w.pg.facts.Slot = nil; clear(w.kafka.marks) }, "checkpoint_missing", notStarted},
+		{"the slot can't be taken", func(w *world, _ *Config) { w.pg.startErr = failure }, "", append(untouched, "dial", "start")},
+		{"the sink can't be opened", func(w *world, _ *Config) { w.kafka.openErr = failure }, "", append(untouched, "dial", "start", "open", "source closed")},
+		{"a slot without a record", func(w *world, _ *Config) { clear(w.kafka.marks) }, "checkpoint_missing", notStreaming},
+		{"an intent", record(func(r *checkpoint.Record) { r.Phase = checkpoint.Intent }), "checkpoint_missing", notStreaming},
+		{"the slot is ahead", facts(func(f *replication.Facts) { f.Slot.ConfirmedFlush++ }), "slot_ahead_of_checkpoint", notStreaming},
+		{"no publication", facts(func(f *replication.Facts) { f.Publication = nil }), "publication_missing", notStreaming},
+		{"a predecessor left another cluster's record", left(func(r *checkpoint.Record) { r.SystemID = "1" }), "wrong_cluster", notStreaming},
+		{"a predecessor was at work while this one opened", left(func(r *checkpoint.Record) { r.Confirmed += 1 << 40 }), "slot_busy", notStreaming},
+		{"a predecessor left a record before the slot", left(func(r *checkpoint.Record) { r.Confirmed-- }), "slot_ahead_of_checkpoint", notStreaming},
+		{"a predecessor left an unreadable record", func(w *world, _ *Config) {
+			w.kafka.onOpen = func() { w.kafka.set(func(k *fakeKafka) { k.marks[markName] = nil }) }
+		}, "history_diverged", notStreaming},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld()
+			p := w.pipeline(t, func(cfg *Config) { c.obstacle(w, cfg) })
+			err := p.Run(t.Context())
+			if err == nil || conditionOf(err) != c.condition {
+				t.Errorf("%v, want condition %q", err, c.condition)
+			}
+			if diff := cmp.Diff(c.journal, w.noted()); diff != "" {
+				t.Errorf("what happened (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a predecessor wrote between the first look and the fence counts.
+func TestPipelineGoesOnFromWhatThePredecessorLeft(t *testing.T) {
+	story(t, func(w *world, p *Pipeline) {
+		w.kafka.onOpen = func() { w.kafka.put(recordAt(startLSN + 50)) }
+		l := live(p)
+		source := <-w.pg.sources
+		source.put(batch(keepalive(startLSN + 40)))
+		elapse(p.cfg.IdleInterval)
+		source.put(batch(keepalive(startLSN + 60)))
+		elapse(p.cfg.IdleInterval)
+		if err := l.stop(); err != nil {
+			t.Error(err)
+		}
+		expectSince(t, w, "confirm 140", "commit 160 through 0", "confirm 160", "session closed", "source closed")
+	})
+}
+
+func TestPipelineCancelledWhileOpeningHasNothingToSay(t *testing.T) {
+	w := newWorld()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.pg.dialErr = func() error { cancel(); return errors.New("connect: interrupted") }
+	if err := w.pipeline(t).Run(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,191 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/walpost/walpost/checkpoint"
+)
+
+// Supervisor keeps a relay alive: it runs one pipeline after another until it
+// is told to stop or finds that only a person can decide what is right.
+type Supervisor struct {
+	cfg        Config
+	conditions *Conditions
+	gauge      *gauge
+	backoff    *backoff.ExponentialBackOff
+
+	mu       sync.Mutex
+	streamed bool // a pipeline has streamed: the credentials have been good once
+}
+
+// NewSupervisor checks the configuration: what is wrong with it would be wrong
+// again at every attempt.
+func NewSupervisor(cfg Config) (*Supervisor, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := cfg.mapper("", ""); err != nil {
+		return nil, err
+	}
+	conditions := NewConditions(cfg.Logger)
+	return &Supervisor{
+		cfg: cfg, conditions: conditions, gauge: newGauge(conditions),
+		backoff: backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(cfg.RetryInitial),
+			backoff.WithMaxInterval(cfg.RetryMax),
+			backoff.WithMaxElapsedTime(0),
+		),
+	}, nil
+}
+
+// StopError says why a relay has stopped by itself.
+type StopError struct {
+	Name  string // of the condition
+	Cause error
+	Exit  int
+}
+
+func (s *StopError) Error() string { return fmt.Sprintf("stopped: %s: %v", s.Name, s.Cause) }
+
+func (s *StopError) Unwrap() error { return s.Cause }
+
+// Condition names the state that stopped the relay.
+func (s *StopError) Condition() string { return s.Name }
+
+// Remedy is what an operator can do.
+func (s *StopError) Remedy() string {
+	if own := remedyOf(s.Cause); own != "" {
+		return own
+	}
+	return define(s.Name).remedy
+}
+
+// ExitCode is the process's.
+func (s *StopError) ExitCode() int { return s.Exit }
+
+// Status tells how the relay is doing. Safe for concurrent use.
+func (s *Supervisor) Status() Status { return s.gauge.snapshot() }
+
+// Run relays until ctx ends, which is a clean stop and returns nil even if it
+// had to leave events unsettled: they are sent again by the next run. It
+// returns a *StopError if it may not go on.
+func (s *Supervisor) Run(ctx context.Context) error {
+	s.cfg.Logger.Info("relay starting", "pipeline", s.cfg.Pipeline, "slot", s.cfg.Slot)
+	defer s.gauge.enter(Stopped)
+	for {
+		err := newPipeline(s.cfg, s.gauge, hooks{streaming: s.streaming, flowing: s.flowing}).Run(ctx)
+		if ctx.Err() != nil {
+			s.farewell(err)
+			return nil
+		}
+		if stopped := s.judge(err); stopped != nil {
+			return stopped
+		}
+		if !s.rest(ctx) {
+			s.farewell(nil)
+			return nil
+		}
+	}
+}
+
+// streaming is called by a pipeline that has opened both ends. Conditions stay
+// until events are seen to flow: one that shows only when an event is sent
+// would otherwise come and go with every attempt, at full speed. Those of the
+// slot are over once it is held.
+func (s *Supervisor) streaming() {
+	s.mu.Lock()
+	s.streamed = true
+	s.mu.Unlock()
+	s.conditions.Clear("slot_busy", "slot_foreign_holder", "server_in_recovery")
+	s.gauge.enter(Streaming)
+	if len(s.conditions.List()) == 0 {
+		s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline)
+	}
+}
+
+// flowing is called by a pipeline that works.
+func (s *Supervisor) flowing() {
+	s.backoff.Reset()
+	if len(s.conditions.List()) > 0 {
+		s.conditions.Clear(ConditionNames()...)
+		s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline)
+	}
+}
+
+// judge decides between another try (nil) and a stop.
+func (s *Supervisor) judge(err error) *StopError {
+	name := conditionOf(err)
+	def := define(name)
+	if !retryable(err) || def.severity == Fatal || s.refused(name) {
+		if name == "" {
+			name = "error"
+		} else {
+			s.hold(name, err)
+		}
+		return &StopError{Name: name, Cause: err, Exit: def.exit}
+	}
+	s.cfg.Observer.Restarted(reason(name))
+	if name == "" {
+		s.cfg.Logger.Error("pipeline failed", "error", err.Error())
+	} else {
+		s.hold(name, err)
+	}
+	if name == "slot_busy" {
+		s.gauge.enter(Standby)
+	} else {
+		s.gauge.enter(Starting)
+	}
+	return nil
+}
+
+// refused reports whether credentials were refused that were never good: more
+// likely a mistake than a rotation in progress.
+func (s *Supervisor) refused(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.streamed && (name == "postgres_auth_failed" || name == "kafka_auth_failed")
+}
+
+// hold makes one condition hold and clears those that the failed attempt got
+// past.
+func (s *Supervisor) hold(name string, cause error) {
+	for _, other := range ConditionNames() {
+		if other != name {
+			s.conditions.Clear(other)
+		}
+	}
+	s.conditions.Set(name, cause)
+}
+
+func reason(condition string) string {
+	if condition == "" {
+		return "error"
+	}
+	return condition
+}
+
+// rest pauses between two pipelines. It returns false if ctx ended.
+func (s *Supervisor) rest(ctx context.Context) bool {
+	timer := time.NewTimer(s.backoff.NextBackOff())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *Supervisor) farewell(err error) {
+	if err != nil {
+		s.cfg.Logger.Warn("relay stopped before everything in flight was acknowledged; it is sent again at the next start", "error", err.Error())
+		return
+	}
+	s.cfg.Logger.Info("relay stopped", "confirmed_lsn", checkpoint.LSN(s.gauge.snapshot().ConfirmedLSN).String())
+}

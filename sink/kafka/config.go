@@ -1,0 +1,186 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Config says where the sink publishes and how patient it is. The zero value of
+// a field means its default.
+type Config struct {
+	// Brokers are the addresses (host:port) to learn the cluster from. At least
+	// one is needed.
+	Brokers []string
+
+	// Pipeline names the pipeline; the defaults below are made from it. Needed.
+	Pipeline string
+
+	// ClientID names this client in the brokers' logs and quotas.
+	// Default walpost.<pipeline>.
+	ClientID string
+
+	// TransactionalID is that of the marks producer. Two processes with the
+	// same id fence one another, which is what keeps one pipeline's marks in
+	// one hand. Default walpost.<pipeline>.
+	TransactionalID string
+
+	// CheckpointTopic holds the marks: compacted, one partition, written by
+	// this pipeline alone. On a shared one another pipeline's open transaction
+	// would hide this one's marks. Default walpost.checkpoint.<pipeline>.
+	CheckpointTopic string
+
+	// MaxMessageBytes bounds a batch, and so a message, as the broker counts
+	// it. It must not exceed the max.message.bytes of any topic written to: the
+	// broker refuses a batch as a whole. A message that would not fit is
+	// rejected before it is sent. Default 1048588, which is the broker's.
+	MaxMessageBytes int
+
+	// Topics says what to do about a topic that does not exist.
+	Topics TopicDefaults
+
+	// OpenTimeout bounds Open: reaching the cluster, fencing, reading the
+	// marks. Default 30s.
+	OpenTimeout time.Duration
+
+	// DialTimeout bounds connecting to one broker. Default 3s.
+	DialTimeout time.Duration
+
+	// RequestTimeout bounds one request, from writing it to having its
+	// response; half of it is what a broker is given to replicate a batch.
+	// Default 10s.
+	RequestTimeout time.Duration
+
+	// StallTimeout ends a session when messages are outstanding and none was
+	// settled for so long. It leaves room for a request to time out and be
+	// repeated on another connection. Default 20s.
+	StallTimeout time.Duration
+
+	// ProbeInterval is how often an idle session asks the cluster for a sign of
+	// life. Default 2s.
+	ProbeInterval time.Duration
+
+	// ProbeTimeout ends an idle session whose question was not answered for so
+	// long. Default 4s.
+	ProbeTimeout time.Duration
+
+	// Logger receives what an operator may want to know. Default: nothing.
+	Logger *slog.Logger
+
+	// renewAfter is how many messages a session sends to one partition at most;
+	// see defaultRenewAfter.
+	renewAfter int64
+}
+
+// TopicDefaults describes topics that the sink creates.
+type TopicDefaults struct {
+	// Create makes a missing topic on first use; otherwise the session ends
+	// with topic_missing.
+	Create bool
+
+	// Partitions of a created topic. 0 or -1: the broker's num.partitions.
+	Partitions int32
+
+	// ReplicationFactor of a created topic, the checkpoint topic included.
+	// 0 or -1: the broker's default.replication.factor.
+	ReplicationFactor int16
+
+	// Config holds topic-level configuration, such as retention.ms. It does not
+	// apply to the checkpoint topic.
+	Config map[string]string
+}
+
+const (
+	brokerMaxMessageBytes = 1048588 // broker default of message.max.bytes
+	minMaxMessageBytes    = 1024    // below it not even walpost's headers fit
+
+	// defaultRenewAfter bounds the messages of one session to one partition.
+	// sarama counts them in an int32 that it does not wrap; the broker expects
+	// the number after 2^31-1 to be 0. A session ends in good order at a
+	// quarter of that, and the next one starts at 0 with a new producer id.
+	defaultRenewAfter = 1 << 29
+)
+
+func (c Config) withDefaults() Config {
+	name := "walpost." + c.Pipeline
+	setDefault(&c.ClientID, name)
+	setDefault(&c.TransactionalID, name)
+	setDefault(&c.CheckpointTopic, "walpost.checkpoint."+c.Pipeline)
+	setDefault(&c.MaxMessageBytes, brokerMaxMessageBytes)
+	setDefault(&c.Topics.Partitions, -1)
+	setDefault(&c.Topics.ReplicationFactor, -1)
+	setDefault(&c.OpenTimeout, 30*time.Second)
+	setDefault(&c.DialTimeout, 3*time.Second)
+	setDefault(&c.RequestTimeout, 10*time.Second)
+	setDefault(&c.StallTimeout, 20*time.Second)
+	setDefault(&c.ProbeInterval, 2*time.Second)
+	setDefault(&c.ProbeTimeout, 4*time.Second)
+	setDefault(&c.renewAfter, defaultRenewAfter)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// checkTopicName applies the broker's rule
+// (org.apache.kafka.common.internals.Topic).
+func checkTopicName(name string) error {
+	const longest = 249
+	legal := name != "" && len(name) <= longest && name != "." && name != ".."
+	for i := 0; legal && i < len(name); i++ {
+		legal = legalTopicByte(name[i])
+	}
+	if !legal {
+		return fmt.Errorf("topic name %q: Kafka allows 1 to %d of a-z A-Z 0-9 . _ -", name, longest)
+	}
+	return nil
+}
+
+func legalTopicByte(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '.' || b == '_' || b == '-'
+}
+
+func checkAddress(addr string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("broker %q: want host:port", addr)
+	}
+	return nil
+}
+
+// validate reports everything that is wrong with a configuration whose
+// defaults are filled in.
+func (c Config) validate() error {
+	checks := []struct {
+		wrong bool
+		what  string
+	}{
+		{len(c.Brokers) == 0, "no brokers given"},
+		{c.Pipeline == "", "no pipeline name given"},
+		{c.MaxMessageBytes < minMaxMessageBytes, fmt.Sprintf("max message bytes is %d, at least %d are needed", c.MaxMessageBytes, minMaxMessageBytes)},
+		{c.Topics.Partitions < -1, fmt.Sprintf("%d partitions: want a positive number, or -1 for the broker's default", c.Topics.Partitions)},
+		{c.Topics.ReplicationFactor < -1, fmt.Sprintf("replication factor %d: want a positive number, or -1 for the broker's default", c.Topics.ReplicationFactor)},
+		{c.OpenTimeout < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
+	}
+	errs := []error{checkTopicName(c.CheckpointTopic)}
+	for _, check := range checks {
+		if check.wrong {
+			errs = append(errs, errors.New(check.what))
+		}
+	}
+	for _, addr := range c.Brokers {
+		errs = append(errs, checkAddress(addr))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("kafka sink: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// dialer makes every connection of a session, so that the session can end them
+// all. It is sarama's Net.Proxy.Dialer.
+type dialer struct {
+	net net.Dialer
+
+	// life ends with cut: it interrupts dials under way and tells isCut.
+	life context.Context //nolint:containedctx // sarama dials without a context
+	end  context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*trackedConn]struct{} // nil once cut
+}
+
+func newDialer(timeout time.Duration) *dialer {
+	life, end := context.WithCancel(context.Background())
+	return &dialer{
+		net:   net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second},
+		life:  life,
+		end:   end,
+		conns: map[*trackedConn]struct{}{},
+	}
+}
+
+// Dial implements sarama's (golang.org/x/net/proxy's) Dialer.
+func (d *dialer) Dial(network, addr string) (net.Conn, error) {
+	c, err := d.net.DialContext(d.life, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return d.track(c, addr)
+}
+
+func (d *dialer) track(c net.Conn, addr string) (net.Conn, error) {
+	t := &trackedConn{Conn: c, owner: d}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conns == nil {
+		discard(c)
+		return nil, fmt.Errorf("dial %s: the session has ended: %w", addr, net.ErrClosed)
+	}
+	d.conns[t] = struct{}{}
+	return t, nil
+}
+
+// cut ends every connection and refuses new ones. What was written to a socket
+// and has not left the machine is discarded. It may be called again.
+func (d *dialer) cut() {
+	d.end()
+	d.mu.Lock()
+	conns := d.conns
+	d.conns = nil
+	d.mu.Unlock()
+	for c := range conns {
+		discard(c.Conn)
+	}
+}
+
+func (d *dialer) isCut() bool { return d.life.Err() != nil }
+
+// pace is a backoff for sarama's retries: wait, but not once cut, when no
+// attempt can succeed and waiting would only keep goroutines alive.
+func (d *dialer) pace(wait func(retries int) time.Duration) func(retries, limit int) time.Duration {
+	return func(retries, _ int) time.Duration {
+		if d.isCut() {
+			return 0
+		}
+		return wait(retries)
+	}
+}
+
+func (d *dialer) forget(c *trackedConn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.conns, c)
+}
+
+// discard closes without the kernel delivering what is still in its buffer.
+func discard(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+type trackedConn struct {
+	net.Conn
+	owner *dialer
+}
+
+func (c *trackedConn) Close() error {
+	c.owner.forget(c)
+	return c.Conn.Close()
+}

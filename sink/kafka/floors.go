@@ -1,0 +1,199 @@
+package kafka
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"sync"
+)
+
+// floorsMark is the name of the sink's own mark.
+const floorsMark = "sink/kafka/floors"
+
+// floorsVersion is that of the mark's format.
+const floorsVersion = 1
+
+// maxPoints bounds what is remembered of a partition between two commits.
+const maxPoints = 64
+
+// floorsRecord is the mark's value.
+type floorsRecord struct {
+	Version int                    `json:"v"`
+	Topics  map[string]topicRecord `json:"topics"`
+}
+
+type topicRecord struct {
+	ID   string  `json:"id,omitempty"` // topic id; empty where the broker told none
+	Next []int64 `json:"next"`         // floor by partition
+}
+
+// floors knows, per partition written to, from which offset on a successor
+// would have to read. Safe for concurrent use: Send prepares topics, drain adds
+// points, Commit advances.
+type floors struct {
+	mu     sync.Mutex
+	topics map[string]*topicFloors
+	moved  bool // since the mark was last encoded
+}
+
+type topicFloors struct {
+	id         string
+	partitions []*partitionFloor
+}
+
+// partitionFloor is one partition's floor and the points above it.
+type partitionFloor struct {
+	next   int64
+	points []point // ascending in both fields
+}
+
+// point says: next is the offset after the record of message seq.
+type point struct {
+	seq  uint64
+	next int64
+}
+
+// decodeFloors makes floors from a predecessor's mark; nil is no mark.
+func decodeFloors(mark []byte) (*floors, error) {
+	f := &floors{topics: map[string]*topicFloors{}}
+	if mark == nil {
+		return f, nil
+	}
+	var record floorsRecord
+	if err := json.Unmarshal(mark, &record); err != nil {
+		return nil, &failure{op: "decode mark " + floorsMark, err: err, final: true}
+	}
+	if record.Version != floorsVersion {
+		return nil, &failure{
+			op:        "decode mark " + floorsMark,
+			err:       fmt.Errorf("its version is %d, this walpost knows %d", record.Version, floorsVersion),
+			condition: condCheckpointTooNew,
+			final:     true,
+		}
+	}
+	for name, t := range record.Topics {
+		tf := &topicFloors{id: t.ID}
+		for _, next := range t.Next {
+			tf.partitions = append(tf.partitions, &partitionFloor{next: next})
+		}
+		f.topics[name] = tf
+	}
+	return f, nil
+}
+
+// prepare makes sure that every partition of a topic has a floor and returns
+// them, and whether any is new and therefore not in the record yet. end gives a
+// partition's end offset: below it nothing can be this session's, and before it
+// no session of this pipeline wrote there, or the mark would know.
+func (f *floors) prepare(name, id string, partitions int, end func(partition int32) (int64, error)) (list []*partitionFloor, isNew bool, err error) {
+	f.mu.Lock()
+	t := f.topics[name]
+	f.mu.Unlock()
+	switch {
+	case t == nil:
+		t = &topicFloors{}
+	case t.isAnother(id):
+		// Another topic of the same name. How much of it a predecessor has
+		// written is not known: the lowest floor is right, if slow.
+		t = &topicFloors{}
+		end = func(int32) (int64, error) { return 0, nil }
+	}
+	known := t.partitions
+	for p := len(known); p < partitions; p++ {
+		next, err := end(int32(p)) // #nosec G115 -- a partition number
+		if err != nil {
+			return nil, false, err
+		}
+		known = append(known, &partitionFloor{next: next})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	isNew = len(known) > len(t.partitions)
+	f.topics[name] = &topicFloors{id: cmp.Or(id, t.id), partitions: known}
+	f.moved = f.moved || isNew
+	return known, isNew, nil
+}
+
+// recreated reports whether a topic was known under another id.
+func (f *floors) recreated(name, id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.topics[name]
+	return t != nil && t.isAnother(id)
+}
+
+func (t *topicFloors) isAnother(id string) bool {
+	return t.id != "" && id != "" && t.id != id
+}
+
+// add notes that a message's record is followed by offset next. When points get
+// many, every other one is dropped: a floor then stays lower for longer.
+func (f *floors) add(p *partitionFloor, seq uint64, next int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if next <= p.newest() {
+		return // of no use: a recognised duplicate may come without its offset
+	}
+	if len(p.points) == maxPoints {
+		p.points = thin(p.points)
+	}
+	p.points = append(p.points, point{seq, next})
+}
+
+func (p *partitionFloor) newest() int64 {
+	if n := len(p.points); n > 0 {
+		return p.points[n-1].next
+	}
+	return p.next
+}
+
+// thin keeps every other point, the newest among them.
+func thin(points []point) []point {
+	kept := points[:0]
+	for i := 1 - len(points)%2; i < len(points); i += 2 {
+		kept = append(kept, points[i])
+	}
+	return kept
+}
+
+// advance raises every floor as far as messages below through allow and encodes
+// the mark; nil if nothing has moved since the last time.
+func (f *floors) advance(through uint64) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.topics {
+		for _, p := range t.partitions {
+			f.moved = p.advance(through) || f.moved
+		}
+	}
+	if !f.moved {
+		return nil, nil
+	}
+	f.moved = false
+	return f.encode()
+}
+
+func (p *partitionFloor) advance(through uint64) bool {
+	passed := 0
+	for passed < len(p.points) && p.points[passed].seq < through {
+		passed++
+	}
+	if passed == 0 {
+		return false
+	}
+	p.next = p.points[passed-1].next
+	p.points = append(p.points[:0], p.points[passed:]...)
+	return true
+}
+
+func (f *floors) encode() ([]byte, error) {
+	record := floorsRecord{Version: floorsVersion, Topics: make(map[string]topicRecord, len(f.topics))}
+	for name, t := range f.topics {
+		next := make([]int64, len(t.partitions))
+		for i, p := range t.partitions {
+			next[i] = p.next
+		}
+		record.Topics[name] = topicRecord{ID: t.id, Next: next}
+	}
+	return json.Marshal(record)
+}

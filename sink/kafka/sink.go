@@ -1,0 +1,166 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/walpost/walpost/sink"
+)
+
+// missingFor is how long brokers must agree that there is no checkpoint topic
+// before that is believed: one that has just started may not know yet, and the
+// conclusion stops a relay for good.
+const missingFor = time.Second
+
+// Sink publishes to one Kafka cluster for one pipeline.
+type Sink struct {
+	cfg Config
+}
+
+var _ sink.Sink = (*Sink)(nil)
+
+// New checks the configuration. It does not connect.
+func New(cfg Config) (*Sink, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Sink{cfg: cfg}, nil
+}
+
+// Marks implements [sink.Sink]. Without a checkpoint topic there are none.
+func (s *Sink) Marks(ctx context.Context) (map[string][]byte, error) {
+	d := newDialer(s.cfg.DialTimeout)
+	defer d.cut()
+	stop := context.AfterFunc(ctx, d.cut)
+	defer stop()
+	marks, err := s.readMarks(ctx, d)
+	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
+		return map[string][]byte{}, nil
+	}
+	return marks, or(ctx, err)
+}
+
+func (s *Sink) readMarks(ctx context.Context, d *dialer) (map[string][]byte, error) {
+	if err := s.checkCheckpointTopic(ctx, d); err != nil {
+		return nil, err
+	}
+	store, err := readMarksOnly(s.cfg, d)
+	if err != nil {
+		return nil, err
+	}
+	defer store.close()
+	marks, err := store.read()
+	delete(marks, floorsMark)
+	return marks, err
+}
+
+// WriteMarks fences every session of the pipeline and makes marks durable, in
+// one transaction. It is for who has nothing to send: `walpost init`.
+func (s *Sink) WriteMarks(ctx context.Context, marks map[string][]byte) error {
+	session, _, err := s.Open(ctx, func([]uint64, sink.Outcome) {})
+	if err != nil {
+		return err
+	}
+	if err := session.Commit(ctx, 0, marks); err != nil {
+		_ = session.Close(ctx) // the commit's error says more
+		return err
+	}
+	return session.Close(ctx)
+}
+
+// Open implements [sink.Sink].
+func (s *Sink) Open(ctx context.Context, settle sink.Settle) (sink.Session, map[string][]byte, error) {
+	late := &failure{op: "open a Kafka session", err: fmt.Errorf("not done within %s", s.cfg.OpenTimeout), condition: condUnreachable}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.OpenTimeout, late)
+	defer cancel()
+	d := newDialer(s.cfg.DialTimeout)
+	stop := context.AfterFunc(ctx, d.cut)
+	session, marks, err := s.open(ctx, d, settle)
+	inTime := stop()
+	if err != nil {
+		d.cut()
+		return nil, nil, or(ctx, err)
+	}
+	if !inTime {
+		_ = session.Close(ctx)
+		return nil, nil, context.Cause(ctx)
+	}
+	return session, marks, nil
+}
+
+// open goes through the steps in the one order that is safe: fence, then read.
+func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*session, map[string][]byte, error) {
+	if err := s.checkCheckpointTopic(ctx, d); err != nil {
+		return nil, nil, err
+	}
+	store, err := fenceMarks(s.cfg, d)
+	if err != nil {
+		return nil, nil, err
+	}
+	session, marks, err := s.start(d, store, settle)
+	if err != nil {
+		d.cut() // lest closing the store waits for the network
+		store.close()
+		return nil, nil, err
+	}
+	return session, marks, nil
+}
+
+func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session, map[string][]byte, error) {
+	marks, err := store.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	floors, err := decodeFloors(marks[floorsMark])
+	if err != nil {
+		return nil, nil, err
+	}
+	delete(marks, floorsMark)
+	client, err := sarama.NewClient(s.cfg.Brokers, s.cfg.eventConfig(d))
+	if err != nil {
+		return nil, nil, explain("connect to Kafka", err)
+	}
+	producer, err := sarama.NewAsyncProducerFromClient(client)
+	if err != nil {
+		_ = client.Close()
+		return nil, nil, explain("start the event producer", err)
+	}
+	session := &session{
+		sink:     s,
+		cfg:      s.cfg,
+		dialer:   d,
+		settle:   settle,
+		floors:   floors,
+		marks:    store,
+		client:   client,
+		producer: producer,
+		topics:   map[string]*topic{},
+		moved:    make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		closing:  make(chan struct{}),
+	}
+	session.spares.list = &session.slots
+	session.workers.Go(func() { newDrain(session).run() })
+	session.workers.Go(func() { newWatch(session).run() })
+	return session, marks, nil
+}
+
+func (s *Sink) checkCheckpointTopic(ctx context.Context, d *dialer) error {
+	topic, err := s.awaitTopic(ctx, d, s.cfg.CheckpointTopic, missingFor)
+	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
+		return &failure{
+			op:        "checkpoint topic " + s.cfg.CheckpointTopic,
+			err:       fmt.Errorf("it does not exist: %w", sarama.ErrUnknownTopicOrPartition),
+			condition: condCheckpointMissing,
+			final:     true,
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return checkPartitionCount(topic)
+}

@@ -1,0 +1,257 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/cenkalti/backoff/v4"
+)
+
+// topicPollInterval paces the wait for a topic just created to be known to the
+// broker that is asked, and to have leaders.
+const topicPollInterval = 50 * time.Millisecond
+
+// describe asks the first configured broker that answers about a topic, over a
+// connection of its own. sarama's client would do, but it treats a missing
+// topic as one that is about to appear and takes all its retries to say so; and
+// it keeps cluster and topic id to itself.
+func (s *Sink) describe(d *dialer, topic string) (*sarama.MetadataResponse, *sarama.TopicMetadata, error) {
+	var errs []error
+	for _, addr := range s.cfg.Brokers {
+		resp, err := s.ask(d, addr, topic)
+		if err == nil {
+			return pickTopic(resp, topic)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+	}
+	return nil, nil, explain("describe topic "+topic, errors.Join(errs...))
+}
+
+func (s *Sink) ask(d *dialer, addr, topic string) (*sarama.MetadataResponse, error) {
+	broker := sarama.NewBroker(addr)
+	if err := broker.Open(s.cfg.baseConfig(d)); err != nil {
+		return nil, err
+	}
+	resp, err := broker.GetMetadata(sarama.NewMetadataRequest(protocolVersion(), []string{topic}))
+	_ = broker.Close() // after a failed request it is closed already
+	return resp, err
+}
+
+func pickTopic(resp *sarama.MetadataResponse, topic string) (*sarama.MetadataResponse, *sarama.TopicMetadata, error) {
+	for _, t := range resp.Topics {
+		if t.Name == topic {
+			return resp, t, nil
+		}
+	}
+	return nil, nil, &failure{op: "describe topic " + topic, err: sarama.ErrIncompleteResponse, condition: condUnreachable}
+}
+
+// ClusterID is the id the brokers give their cluster.
+func (s *Sink) ClusterID(ctx context.Context) (string, error) {
+	d := newDialer(s.cfg.DialTimeout)
+	defer d.cut()
+	stop := context.AfterFunc(ctx, d.cut)
+	defer stop()
+	resp, _, err := s.describe(d, s.cfg.CheckpointTopic)
+	if err != nil {
+		return "", or(ctx, err)
+	}
+	if resp.ClusterID == nil {
+		return "", errors.New("kafka sink: the broker does not tell its cluster id")
+	}
+	return *resp.ClusterID, nil
+}
+
+// EnsureCheckpointTopic creates the topic that holds the marks, or checks the
+// one that exists. It may be called any number of times.
+func (s *Sink) EnsureCheckpointTopic(ctx context.Context) error {
+	d := newDialer(s.cfg.DialTimeout)
+	defer d.cut()
+	stop := context.AfterFunc(ctx, d.cut)
+	defer stop()
+	detail := &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: s.cfg.Topics.ReplicationFactor, ConfigEntries: checkpointTopicConfig()}
+	topic, err := s.ensureTopic(ctx, d, s.cfg.CheckpointTopic, detail)
+	if err != nil {
+		return or(ctx, err)
+	}
+	if err := checkPartitionCount(topic); err != nil {
+		return err
+	}
+	return or(ctx, s.checkCompacted(d, topic.Name))
+}
+
+// checkpointTopicConfig keeps the topic small, because every start reads it
+// whole: a record a second would be 86,400 a day where one per mark counts.
+// Only closed segments are compacted, so they are closed at 1 MiB (the least a
+// 4.x broker allows), and compacted as soon as a hundredth of them is stale.
+func checkpointTopicConfig() map[string]*string {
+	policy, segment, ratio := "compact", "1048576", "0.01"
+	return map[string]*string{
+		"cleanup.policy":            &policy,
+		"segment.bytes":             &segment,
+		"min.cleanable.dirty.ratio": &ratio,
+	}
+}
+
+// checkPartitionCount: with one partition its high watermark says when
+// everything was read.
+func checkPartitionCount(topic *sarama.TopicMetadata) error {
+	if n := len(topic.Partitions); n != 1 {
+		return &failure{
+			op:     "checkpoint topic " + topic.Name,
+			err:    fmt.Errorf("it has %d partitions, not 1", n),
+			remedy: "give this pipeline a checkpoint topic of its own, made by `walpost init`",
+			final:  true,
+		}
+	}
+	return nil
+}
+
+// checkCompacted verifies that retention can't delete the marks. Who may not
+// describe the topic's configuration is taken at their word.
+func (s *Sink) checkCompacted(d *dialer, topic string) error {
+	const key = "cleanup.policy"
+	var policy string
+	err := s.withAdmin(d, topic, func(admin sarama.ClusterAdmin) (err error) {
+		policy, err = topicSetting(admin, topic, key)
+		return err
+	})
+	switch {
+	case isAny(err, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed):
+		s.cfg.Logger.Debug("not permitted to read the checkpoint topic's configuration", "topic", topic)
+		return nil
+	case err != nil:
+		return explain("describe the configuration of topic "+topic, err)
+	case policy != "compact":
+		return &failure{
+			op:     "checkpoint topic " + topic,
+			err:    fmt.Errorf("its %s is %q, not \"compact\": retention would delete the checkpoint", key, policy),
+			remedy: "set cleanup.policy=compact on the topic",
+			final:  true,
+		}
+	}
+	return nil
+}
+
+func topicSetting(admin sarama.ClusterAdmin, topic, key string) (string, error) {
+	resource := &sarama.ConfigResource{Type: sarama.TopicResource, Name: topic, ConfigNames: []string{key}}
+	results, err := admin.DescribeConfigs([]*sarama.ConfigResource{resource}, sarama.DescribeConfigsOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, result := range results {
+		if result.ErrorCode != 0 {
+			return "", &sarama.DescribeConfigError{Err: result.ErrorCode, ErrMsg: result.ErrorMsg}
+		}
+		for _, entry := range result.Configs {
+			if entry.Name == key {
+				return entry.Value, nil
+			}
+		}
+	}
+	return "", sarama.ErrIncompleteResponse
+}
+
+// ensureTopic returns the topic's description, after creating it as detail says
+// if it was missing. A nil detail creates nothing.
+func (s *Sink) ensureTopic(ctx context.Context, d *dialer, name string, detail *sarama.TopicDetail) (*sarama.TopicMetadata, error) {
+	_, topic, err := s.describe(d, name)
+	if err != nil {
+		return nil, err
+	}
+	if topic.Err != sarama.ErrUnknownTopicOrPartition || detail == nil {
+		return s.awaitTopic(ctx, d, name, 0)
+	}
+	if err := s.createTopic(d, name, detail); err != nil {
+		return nil, err
+	}
+	return s.awaitTopic(ctx, d, name, s.cfg.RequestTimeout)
+}
+
+func (s *Sink) createTopic(d *dialer, name string, detail *sarama.TopicDetail) error {
+	err := s.withAdmin(d, name, func(admin sarama.ClusterAdmin) error {
+		return admin.CreateTopic(name, detail, false)
+	})
+	if err == nil {
+		s.cfg.Logger.Info("topic created", "topic", name)
+	}
+	if err == nil || errors.Is(err, sarama.ErrTopicAlreadyExists) {
+		return nil
+	}
+	return explain("create topic "+name, err)
+}
+
+// awaitTopic describes a topic once all its partitions have leaders, for which
+// it waits as long as a request may take. unknownFor is how long it doesn't
+// believe a broker that has not heard of the topic: after its creation, or where
+// the conclusion would be grave.
+func (s *Sink) awaitTopic(ctx context.Context, d *dialer, name string, unknownFor time.Duration) (*sarama.TopicMetadata, error) {
+	var topic *sarama.TopicMetadata
+	start := time.Now()
+	attempt := func() error {
+		_, t, err := s.describe(d, name)
+		if err != nil {
+			return backoff.Permanent(err)
+		}
+		topic, err = t, topicError(t)
+		unknown := isAny(err, sarama.ErrUnknownTopicOrPartition) && time.Since(start) < unknownFor
+		if err == nil || unknown || isAny(err, sarama.ErrLeaderNotAvailable) {
+			return err
+		}
+		return backoff.Permanent(err)
+	}
+	if err := backoff.Retry(attempt, s.polling(ctx)); err != nil {
+		return nil, explain("describe topic "+name, err)
+	}
+	return topic, nil
+}
+
+// polling asks again and again for as long as one request may take.
+func (s *Sink) polling(ctx context.Context) backoff.BackOff {
+	times := uint64(s.cfg.RequestTimeout / topicPollInterval) // #nosec G115 -- not negative
+	return backoff.WithContext(backoff.WithMaxRetries(backoff.NewConstantBackOff(topicPollInterval), times), ctx)
+}
+
+func topicError(t *sarama.TopicMetadata) error {
+	if t.Err != sarama.ErrNoError {
+		return t.Err
+	}
+	for _, p := range t.Partitions {
+		if p.Err == sarama.ErrLeaderNotAvailable {
+			return p.Err
+		}
+	}
+	return nil
+}
+
+// withAdmin runs use with an admin client. Without the metadata of all topics
+// such a client first has to be asked about one to learn who the controller is;
+// it learns that even when the topic is missing.
+func (s *Sink) withAdmin(d *dialer, topic string, use func(sarama.ClusterAdmin) error) error {
+	conf := s.cfg.baseConfig(d)
+	conf.Metadata.Retry.Max = 0
+	client, err := sarama.NewClient(s.cfg.Brokers, conf)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	if err := client.RefreshMetadata(topic); err != nil && !isAny(err, sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable) {
+		return err
+	}
+	admin, err := sarama.NewClusterAdminFromClient(client)
+	if err != nil {
+		return err
+	}
+	return use(admin)
+}
+
+// or prefers the reason a context ended to what its end has caused.
+func or(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

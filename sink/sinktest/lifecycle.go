@@ -1,0 +1,147 @@
+//nolint:thelper // stories are tests, not helpers: a failure belongs to their lines
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/walpost/walpost/outbox"
+	"github.com/walpost/walpost/sink"
+)
+
+func rejectedAlone(t *testing.T, h Harness) {
+	for name, poison := range h.Poison {
+		t.Run(name, func(t *testing.T) {
+			topic := h.Topic(t, 2)
+			p, _ := open(t, h, "orders")
+			msgs := messages(topic, 9, 3)
+			p.number(msgs)
+			bad := 4
+			poison(&msgs[bad])
+
+			n, err := p.Send(t.Context(), msgs)
+			var rejected *sink.Rejected
+			if n != bad || !errors.As(err, &rejected) {
+				t.Fatalf("send took %d of %d: %v; want %d and a rejection", n, len(msgs), err, bad)
+			}
+			if rejected.Pos != msgs[bad].Pos || rejected.ID != string(msgs[bad].ID) {
+				t.Errorf("event %s at %s was condemned, not %s at %s", rejected.ID, rejected.Pos, msgs[bad].ID, msgs[bad].Pos)
+			}
+			healthy := append(append([]outbox.Message(nil), msgs[:bad]...), msgs[bad+1:]...)
+			for i := range healthy {
+				healthy[i].Seq = uint64(i) // #nosec G115 -- small
+			}
+			if n, err := p.Send(t.Context(), healthy[bad:]); err != nil || n != len(healthy)-bad {
+				t.Fatalf("after the rejection %d of %d were taken: %v", n, len(healthy)-bad, err)
+			}
+			p.awaitSettled(t, uint64(len(healthy)))
+			if diff := cmp.Diff(valuesByKey(healthy), byKey(h.Published(t, topic))); diff != "" {
+				t.Errorf("values by key (-sent +published):\n%s", diff)
+			}
+		})
+	}
+}
+
+func closeFlushes(t *testing.T, h Harness) {
+	topic := h.Topic(t, 3)
+	p, _ := open(t, h, "orders")
+	const n = 1000
+	p.send(t, messages(topic, n, 10)...)
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	if got := p.settled.count(); got != n {
+		t.Errorf("%d of %d settled when Close returned", got, n)
+	}
+	if got := len(h.Published(t, topic)); got != n {
+		t.Errorf("a consumer finds %d of %d", got, n)
+	}
+	<-p.Done()
+	if err := p.Err(); err != nil {
+		t.Errorf("after a clean close the session's error is %v", err)
+	}
+}
+
+func closeAbandons(t *testing.T, h Harness) {
+	topic := h.Topic(t, 3)
+	p, _ := open(t, h, "orders")
+	p.send(t, messages(topic, 1000, 10)...)
+	ended, end := context.WithCancel(t.Context())
+	end()
+
+	err := p.Close(ended)
+	settled := p.settled.count()
+	<-p.Done()
+	if err == nil && settled != 1000 {
+		t.Errorf("close has no error though only %d of 1000 were settled", settled)
+	}
+
+	// A successor works at once, and hears nothing of the old session. (What had
+	// left the machine before may still be published: no sink can help that.)
+	successor, _ := open(t, h, "orders")
+	successor.send(t, messages(topic, 10, 10)...)
+	successor.awaitSettled(t, 10)
+	if got := p.settled.count(); got != settled {
+		t.Errorf("%d were settled when Close returned, %d later", settled, got)
+	}
+	if got := len(h.Published(t, topic)); got < settled+10 {
+		t.Errorf("%d and 10 were settled, a consumer finds %d", settled, got)
+	}
+}
+
+func closedTakesNothing(t *testing.T, h Harness) {
+	topic := h.Topic(t, 1)
+	p, _ := open(t, h, "orders")
+	p.send(t, message(topic, "k", 0))
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := p.Send(t.Context(), messages(topic, 3, 1)); n != 0 || err == nil {
+		t.Errorf("a closed session took %d messages: %v", n, err)
+	}
+	if err := p.Commit(t.Context(), 1, marksOf("position", "late")); err == nil {
+		t.Error("a closed session committed")
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Errorf("a second close: %v", err)
+	}
+}
+
+func sessionAfterSession(t *testing.T, h Harness) {
+	topic := h.Topic(t, 2)
+	s := h.Process(t, "orders")
+	msgs := messages(topic, 30, 4)
+	for i := range 3 {
+		p, _ := openOn(t, s)
+		p.send(t, msgs[i*10:(i+1)*10]...)
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(valuesByKey(msgs), byKey(h.Published(t, topic))); diff != "" {
+		t.Errorf("values by key (-sent +published):\n%s", diff)
+	}
+}
+
+func sendContextEnds(t *testing.T, h Harness) {
+	topic := h.Topic(t, 2)
+	p, _ := open(t, h, "orders")
+	p.send(t, messages(topic, 100, 4)...)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	more := messages(topic, 100, 4)
+	p.number(more)
+	n, err := p.Send(ended, more)
+	if err == nil && n != len(more) {
+		t.Errorf("%d of %d taken without an error", n, len(more))
+	}
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p.Err() == nil && p.settled.count() != 100+n {
+		t.Errorf("%d and %d messages were taken, %d are settled", 100, n, p.settled.count())
+	}
+}
