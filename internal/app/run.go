@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+
+	"github.com/walpost/walpost/internal/config"
+	"github.com/walpost/walpost/internal/telemetry"
+	"github.com/walpost/walpost/relay"
+)
+
+// Run relays until ctx ends, which returns nil, or until the relay may not go
+// on, which returns a *relay.StopError. Log lines go to logs.
+func Run(ctx context.Context, cfg *config.Config, logs io.Writer) error {
+	log := newLogger(cfg, logs)
+	supervisor, handler, err := assemble(cfg, log)
+	if err != nil {
+		return err
+	}
+	stopServing, err := serve(ctx, cfg.HTTP.Listen, handler, log)
+	if err != nil {
+		return err
+	}
+	err = supervisor.Run(ctx)
+	if err != nil && cfg.OnStop == config.OnStopHold {
+		log.Warn("holding: the slot is free, the condition stays on view; stop walpost to end", "on_stop", cfg.OnStop)
+		<-ctx.Done()
+	}
+	return errors.Join(err, stopServing())
+}
+
+// assemble makes the relay and what shows it.
+func assemble(cfg *config.Config, log *slog.Logger) (*relay.Supervisor, http.Handler, error) {
+	sink, err := kafkaSink(cfg, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	var supervisor *relay.Supervisor
+	status := func() relay.Status { return supervisor.Status() }
+	metrics := telemetry.NewMetrics(cfg.Pipeline, shard, telemetry.ReadBuild(), status)
+	supervisor, err = relay.NewSupervisor(relayConfig(cfg, sink, log, metrics))
+	if err != nil {
+		return nil, nil, fmt.Errorf("assemble the relay: %w", err)
+	}
+	return supervisor, telemetry.Handler(status, metrics.Handler()), nil
+}
+
+// serve starts HTTP on the address, if there is one, and returns what ends it.
+// HTTP outlives ctx: while the relay winds up its state is still on view.
+func serve(ctx context.Context, address string, handler http.Handler, log *slog.Logger) (stop func() error, err error) {
+	if address == "" {
+		return func() error { return nil }, nil
+	}
+	var listener net.Listener
+	if listener, err = telemetry.Listen(ctx, address); err != nil {
+		return nil, err
+	}
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- telemetry.Serve(serving, listener, handler, log) }()
+	return func() error {
+		cancel()
+		return <-ended
+	}, nil
+}
+
+func newLogger(cfg *config.Config, logs io.Writer) *slog.Logger {
+	f, isFile := logs.(*os.File)
+	return telemetry.NewLogger(logs, cfg.Log.Level, cfg.Log.Format, isFile && telemetry.IsTerminal(f))
+}
