@@ -1,0 +1,317 @@
+package servers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
+	tclog "github.com/testcontainers/testcontainers-go/log"
+
+	"github.com/walpost/walpost/test/harness/process"
+)
+
+// ownerLabel names the private directory of the process that a container
+// belongs to. Its lock tells whether that process still lives.
+const ownerLabel = "walpost.test.owner"
+
+// pullTimeout bounds the pull of one image. Without a registry in reach it
+// fails at once.
+const pullTimeout = 5 * time.Minute
+
+// containers runs servers in containers of the Docker engine on this machine.
+type containers struct {
+	docker *client.Client
+	engine string // its version
+	images map[string]string
+	owner  *process.Dir
+}
+
+// choices is what an image may be: the variable that names it, the public
+// default, and what test/images/build.sh makes where no registry is in reach.
+func choices() []imageChoice {
+	return []imageChoice{
+		{envPostgres, "postgres:18", "walpost-test/postgres:18"},
+		{envPostgresOld, "postgres:14", "walpost-test/postgres:14"},
+		{envKafka, "apache/kafka:4.3.1", "walpost-test/kafka:4.3.1"},
+		{envKafkaOld, "apache/kafka:3.9.1", "walpost-test/kafka:3.9.1"},
+	}
+}
+
+type imageChoice struct{ env, public, local string }
+
+func newContainers(ctx context.Context, logf func(string, ...any)) (provider, error) {
+	docker, err := client.New(client.FromEnv)
+	if err != nil {
+		return nil, fmt.Errorf("docker client: %w", err)
+	}
+	c := &containers{docker: docker, images: map[string]string{}}
+	if err := c.open(ctx, logf); err != nil {
+		return nil, errors.Join(err, docker.Close())
+	}
+	return c, nil
+}
+
+func (c *containers) open(ctx context.Context, logf func(string, ...any)) error {
+	asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	version, err := c.docker.ServerVersion(asking, client.ServerVersionOptions{})
+	if err != nil {
+		return fmt.Errorf("no Docker engine answers: %w", err)
+	}
+	c.engine = version.Version
+	for _, choice := range choices() {
+		if c.images[choice.env], err = c.image(ctx, choice, logf); err != nil {
+			return err
+		}
+	}
+	if err := c.configureLibrary(); err != nil {
+		return err
+	}
+	if c.owner, err = process.NewDir("", "walpost-containers-"); err != nil {
+		return err
+	}
+	return c.sweep(ctx)
+}
+
+// configureLibrary replaces testcontainers' reaper, another image to pull, by
+// the owner label. The host is named because the library would else look for
+// a gateway where the tests themselves run in a container.
+func (c *containers) configureLibrary() error {
+	tclog.SetDefault(tclog.NewNoopLogger())
+	return errors.Join(
+		os.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true"),
+		os.Setenv("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1"))
+}
+
+// image returns the first of the candidates that the engine has, and else pulls
+// the one named by the variable or the public one.
+func (c *containers) image(ctx context.Context, choice imageChoice, logf func(string, ...any)) (string, error) {
+	candidates := []string{choice.public, choice.local}
+	if named := os.Getenv(choice.env); named != "" {
+		candidates = []string{named}
+	}
+	for _, name := range candidates {
+		if _, err := c.docker.ImageInspect(ctx, name); err == nil {
+			return name, nil
+		}
+	}
+	name := candidates[0]
+	logf("pulling %s", name)
+	if err := c.pull(ctx, name); err != nil {
+		return "", fmt.Errorf("pull %s: %w (%s names another image; test/images/build.sh makes one)", name, err, choice.env)
+	}
+	return name, nil
+}
+
+func (c *containers) pull(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	progress, err := c.docker.ImagePull(ctx, name, client.ImagePullOptions{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(progress.Wait(ctx), progress.Close())
+}
+
+// sweep removes the containers of test processes that died without doing so.
+func (c *containers) sweep(ctx context.Context) error {
+	list, err := c.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", ownerLabel)})
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	for _, found := range list.Items {
+		if !process.Abandoned(found.Labels[ownerLabel]) {
+			continue
+		}
+		// Another process may be removing it as well.
+		_, _ = c.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	}
+	return nil
+}
+
+func (c *containers) mode() Mode { return Containers }
+
+func (c *containers) describe() string {
+	names := make([]string, 0, len(c.images))
+	for _, choice := range choices() {
+		names = append(names, c.images[choice.env])
+	}
+	return fmt.Sprintf("engine %s, %s", c.engine, strings.Join(names, ", "))
+}
+
+func (c *containers) close() error {
+	return errors.Join(c.docker.Close(), c.owner.Remove())
+}
+
+func (c *containers) postgres(ctx context.Context, release Release, settings map[string]string) (*Server, error) {
+	image := c.images[envPostgres]
+	if release == Oldest {
+		image = c.images[envPostgresOld]
+	}
+	args := []string{"postgres"}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		args = append(args, "-c", name+"="+settings[name])
+	}
+	server, err := c.run(ctx, image, 5432, func(int) []testcontainers.ContainerCustomizer {
+		return []testcontainers.ContainerCustomizer{
+			testcontainers.WithCmd(args...),
+			testcontainers.WithEnv(map[string]string{
+				"POSTGRES_USER":             Superuser,
+				"POSTGRES_HOST_AUTH_METHOD": "trust",
+				"POSTGRES_INITDB_ARGS":      "--no-sync",
+			}),
+			// SIGINT is Postgres' fast shutdown; an imported image can't say so.
+			testcontainers.WithConfigModifier(func(config *container.Config) { config.StopSignal = "SIGINT" }),
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	server.name, server.ping = namePostgres, pingPostgres
+	return server, nil
+}
+
+func (c *containers) kafka(ctx context.Context, release Release) (*Server, error) {
+	image := c.images[envKafka]
+	if release == Oldest {
+		image = c.images[envKafkaOld]
+	}
+	server, err := c.run(ctx, image, 9092, func(port int) []testcontainers.ContainerCustomizer {
+		return []testcontainers.ContainerCustomizer{testcontainers.WithEnv(kafkaEnvironment(port))}
+	})
+	if err != nil {
+		return nil, err
+	}
+	server.name, server.ping = nameKafka, pingKafka
+	return server, nil
+}
+
+// kafkaEnvironment is the configuration of a broker that is its own controller
+// and tells its clients the port it is published on.
+func kafkaEnvironment(port int) map[string]string {
+	env := map[string]string{
+		"KAFKA_NODE_ID":                        "1",
+		"KAFKA_PROCESS_ROLES":                  "broker,controller",
+		"KAFKA_LISTENERS":                      "EXTERNAL://:9092,INTERNAL://:19092,CONTROLLER://:9093",
+		"KAFKA_ADVERTISED_LISTENERS":           fmt.Sprintf("EXTERNAL://127.0.0.1:%d,INTERNAL://localhost:19092", port),
+		"KAFKA_INTER_BROKER_LISTENER_NAME":     "INTERNAL",
+		"KAFKA_CONTROLLER_LISTENER_NAMES":      "CONTROLLER",
+		"KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "EXTERNAL:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"KAFKA_CONTROLLER_QUORUM_VOTERS":       "1@localhost:9093",
+		"KAFKA_HEAP_OPTS":                      "-Xmx384m -Xms128m",
+		"KAFKA_OPTS":                           "-XX:TieredStopAtLevel=1", // a short life: start fast
+	}
+	for name, value := range kafkaSettings() {
+		env["KAFKA_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_"))] = value
+	}
+	return env
+}
+
+// run starts a container whose port is published on a fixed loopback port: the
+// engine would give out another one at every start. A port that somebody took
+// meanwhile is replaced.
+func (c *containers) run(ctx context.Context, image string, port int, options func(hostPort int) []testcontainers.ContainerCustomizer) (*Server, error) {
+	for attempt := 1; ; attempt++ {
+		hostPort, err := process.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		created, err := testcontainers.Run(ctx, image, append(options(hostPort), publish(port, hostPort),
+			testcontainers.WithLabels(map[string]string{ownerLabel: c.owner.Path}))...)
+		if err == nil {
+			return &Server{
+				Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(hostPort)),
+				Version: image,
+				run:     inContainer{docker: c.docker, id: created.GetContainerID()},
+			}, nil
+		}
+		if created != nil && created.GetContainerID() != "" {
+			_, _ = c.docker.ContainerRemove(ctx, created.GetContainerID(), client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		}
+		if !portConflict(err) || attempt == 5 {
+			return nil, fmt.Errorf("run %s: %w", image, err)
+		}
+	}
+}
+
+func portConflict(err error) bool {
+	return strings.Contains(err.Error(), "port is already allocated") || strings.Contains(err.Error(), "address already in use")
+}
+
+func publish(port, hostPort int) testcontainers.CustomizeRequestOption {
+	inside := network.MustParsePort(strconv.Itoa(port) + "/tcp")
+	return func(request *testcontainers.GenericContainerRequest) error {
+		request.ExposedPorts = []string{inside.String()}
+		return testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
+			host.PortBindings = network.PortMap{inside: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: strconv.Itoa(hostPort)}}}
+		})(request)
+	}
+}
+
+// inContainer is a server in a container.
+type inContainer struct {
+	docker *client.Client
+	id     string
+}
+
+func (i inContainer) start(ctx context.Context) error {
+	_, err := i.docker.ContainerStart(ctx, i.id, client.ContainerStartOptions{})
+	return err
+}
+
+func (i inContainer) stop(ctx context.Context) error {
+	seconds := int(stopTimeout.Seconds())
+	_, err := i.docker.ContainerStop(ctx, i.id, client.ContainerStopOptions{Timeout: &seconds})
+	return err
+}
+
+func (i inContainer) kill(ctx context.Context) error {
+	_, err := i.docker.ContainerKill(ctx, i.id, client.ContainerKillOptions{Signal: "KILL"})
+	return err
+}
+
+func (i inContainer) pause(ctx context.Context) error {
+	_, err := i.docker.ContainerPause(ctx, i.id, client.ContainerPauseOptions{})
+	return err
+}
+
+func (i inContainer) resume(ctx context.Context) error {
+	_, err := i.docker.ContainerUnpause(ctx, i.id, client.ContainerUnpauseOptions{})
+	return err
+}
+
+func (i inContainer) remove(ctx context.Context) error {
+	_, err := i.docker.ContainerRemove(ctx, i.id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	return err
+}
+
+func (i inContainer) log(ctx context.Context) string {
+	stream, err := i.docker.ContainerLogs(ctx, i.id, client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true})
+	if err != nil {
+		return err.Error()
+	}
+	defer stream.Close() //nolint:errcheck // read only
+	var text strings.Builder
+	if _, err := stdcopy.StdCopy(&text, &text, stream); err != nil {
+		return text.String() + err.Error()
+	}
+	return text.String()
+}
+
+func (i inContainer) ended(ctx context.Context) bool {
+	found, err := i.docker.ContainerInspect(ctx, i.id, client.ContainerInspectOptions{})
+	return err == nil && found.Container.State != nil && found.Container.State.Status == container.StateExited
+}
