@@ -30,7 +30,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Postgres, Kafka, an application and the relay, for DURATION (15s)
-	@$(GO) run ./cmd/walpost-dev demo --duration $(DURATION)
+	@CGO_ENABLED=0 $(GO) build -o bin/walpost-dev ./cmd/walpost-dev
+	@bin/walpost-dev demo --duration $(DURATION)
 
 build: ## the production binary, as bin/walpost
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/walpost ./cmd/walpost

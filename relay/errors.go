@@ -27,6 +27,15 @@ func remedyOf(err error) string {
 	return ""
 }
 
+// Remedy is what an operator can do about an error: what the error itself says,
+// else what its condition does; empty if neither knows.
+func Remedy(err error) string {
+	if own := remedyOf(err); own != "" {
+		return own
+	}
+	return define(conditionOf(err)).remedy
+}
+
 // retryable is true unless the error says otherwise: an unknown failure is
 // more often the network's than the history's.
 func retryable(err error) bool {

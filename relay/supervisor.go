@@ -38,7 +38,7 @@ func NewSupervisor(cfg Config) (*Supervisor, error) {
 		cfg: cfg, conditions: conditions, gauge: newGauge(conditions),
 		backoff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(cfg.RetryInitial),
-			backoff.WithMaxInterval(cfg.RetryMax),
+			backoff.WithMaxInterval(cfg.RetryMax*2/3), // jitter adds up to a half
 			backoff.WithMaxElapsedTime(0),
 		),
 	}, nil

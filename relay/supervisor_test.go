@@ -130,7 +130,7 @@ func TestSupervisorPausesLongerEachTime(t *testing.T) {
 		o := operate(t, w)
 		elapse(10 * time.Second)
 		first, last := at[1].Sub(at[0]), at[len(at)-1].Sub(at[len(at)-2])
-		if first > 75*time.Millisecond || last < 250*time.Millisecond || last > 750*time.Millisecond {
+		if first > 75*time.Millisecond || last < 150*time.Millisecond || last > 500*time.Millisecond {
 			t.Errorf("first pause %s, last %s", first, last)
 		}
 		o.mustStop(t)

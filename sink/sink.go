@@ -40,8 +40,9 @@ type Settle func(seqs []uint64, o Outcome)
 
 // Sink opens sessions. At most one session of a Sink is open at a time.
 type Sink interface {
-	// Marks reads the durable marks without fencing anybody. A store that was
-	// never written to has none: an empty map, no error.
+	// Marks reads the durable marks without fencing anybody. Those of a commit
+	// whose outcome is still open are not waited for. A store that was never
+	// written to has none: an empty map, no error.
 	Marks(ctx context.Context) (map[string][]byte, error)
 
 	// Open fences every earlier session of the same pipeline, in whatever

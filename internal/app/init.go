@@ -36,8 +36,27 @@ func Init(ctx context.Context, cfg *config.Config, opts InitOptions, out io.Writ
 		return err
 	}
 	i := &initialisation{cfg: cfg, opts: opts, out: out, sink: sink, steps: steps}
-	return i.run(ctx)
+	return advise(i.run(ctx))
 }
+
+// advise adds the remedy of an error's condition where the error has none of
+// its own. What init itself refuses says in its text what to do.
+func advise(err error) error {
+	var own *refused
+	if remedy := relay.Remedy(err); err != nil && remedy != "" && !errors.As(err, &own) {
+		return &advised{err, remedy}
+	}
+	return err
+}
+
+// advised is an error and what an operator can do about it.
+type advised struct {
+	error
+	remedy string
+}
+
+func (a *advised) Unwrap() error  { return a.error }
+func (a *advised) Remedy() string { return a.remedy }
 
 // initialisation is one run of Init.
 type initialisation struct {

@@ -38,9 +38,7 @@ func markdown(all []key) string {
 	b.WriteString(docsHead)
 	section := ""
 	for _, k := range all {
-		if top, _, nested := strings.Cut(k.path, "."); !nested {
-			top = "General"
-		} else if top != section {
+		if top, _, nested := strings.Cut(k.path, "."); nested && top != section {
 			fmt.Fprintf(&b, "## %s\n\n", top)
 			section = top
 		}

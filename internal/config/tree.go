@@ -66,6 +66,7 @@ func (v value) describe(hide bool) string {
 			return "an empty list"
 		}
 		return "a list"
+	case mapping, broken:
 	}
 	return "a mapping"
 }

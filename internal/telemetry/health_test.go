@@ -134,6 +134,7 @@ func TestServeEndsGracefully(t *testing.T) {
 }
 
 func fetch(t *testing.T, url string) string {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -153,6 +154,7 @@ func fetch(t *testing.T, url string) string {
 
 // waitRefused returns once the listener is closed: the shutdown has begun.
 func waitRefused(t *testing.T, address string) {
+	t.Helper()
 	for {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
 		if err != nil {

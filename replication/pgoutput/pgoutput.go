@@ -118,7 +118,7 @@ func DecodeRelation(msg []byte) (Relation, error) {
 	rel := Relation{OID: r.uint32(), Schema: r.string(), Table: r.string(), ReplicaIdentity: r.byte()}
 	for n := int(r.uint16()); n > 0 && !r.short; n-- {
 		rel.Columns = append(rel.Columns, Column{
-			Key: r.byte()&1 != 0, Name: r.string(), TypeOID: r.uint32(), TypeMod: int32(r.uint32()),
+			Key: r.byte()&1 != 0, Name: r.string(), TypeOID: r.uint32(), TypeMod: int32(r.uint32()), //nolint:gosec // -1 is sent as all ones
 		})
 	}
 	return rel, r.close("Relation")
@@ -256,6 +256,6 @@ func errShort(what string) error {
 
 // pgTime converts microseconds since 2000-01-01T00:00:00Z, as Postgres counts.
 func pgTime(micros uint64) time.Time {
-	const epoch = 946_684_800 * 1_000_000 // 2000-01-01 in microseconds since 1970
-	return time.UnixMicro(int64(micros) + epoch).UTC()
+	const epoch = 946_684_800 * 1_000_000              // 2000-01-01 in microseconds since 1970
+	return time.UnixMicro(int64(micros) + epoch).UTC() //nolint:gosec // a signed number on the wire
 }

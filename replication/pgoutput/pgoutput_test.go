@@ -69,7 +69,7 @@ func TestAppendInsert(t *testing.T) {
 
 func TestMalformed(t *testing.T) {
 	whole := message{'I'}.u32(7).u8('N').u16(2).text("abc").u8('n')
-	for n := range len(whole) {
+	for n := range whole {
 		if _, err := AppendInsert(nil, whole[:n]); err == nil {
 			t.Errorf("AppendInsert accepted the first %d of %d bytes", n, len(whole))
 		}

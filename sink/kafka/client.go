@@ -46,9 +46,14 @@ const (
 	txnQuickBackoff = time.Millisecond
 	txnSlowBackoff  = 50 * time.Millisecond
 
+	// The event producer is in no transaction; of its Transaction.Retry it only
+	// uses what repeats the request for a producer id. A broker that has just
+	// started refuses the first, and another 3 s are allowed as above.
+	producerIDRetries = 60
+	producerIDBackoff = 50 * time.Millisecond
+
 	// markTxnTimeout is after how long the coordinator aborts the transaction
-	// of a relay that died in a commit. Until then a reader of the marks who
-	// does not fence has to wait.
+	// of a relay that died in a commit and has no successor that does.
 	markTxnTimeout = 10 * time.Second
 )
 
@@ -95,8 +100,8 @@ func (c Config) producerConfig(d *dialer) *sarama.Config {
 func (c Config) eventConfig(d *dialer) *sarama.Config {
 	conf := c.producerConfig(d)
 	conf.ChannelBufferSize = 4096 // +20% over sarama's 256, for 32 KiB a partition
-	conf.Producer.Transaction.Retry.Max = metadataRetries
-	conf.Producer.Transaction.Retry.BackoffFunc = d.pace(constant(metadataBackoff))
+	conf.Producer.Transaction.Retry.Max = producerIDRetries
+	conf.Producer.Transaction.Retry.BackoffFunc = d.pace(constant(producerIDBackoff))
 	return conf
 }
 

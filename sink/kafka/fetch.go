@@ -3,6 +3,7 @@ package kafka
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,11 +48,23 @@ func (r *committedReader) read(from, to int64, each func(*sarama.Record)) error 
 			continue
 		}
 		if time.Since(progress) > r.patience {
-			return fmt.Errorf("read %s/%d: nothing between offset %d and the end %d became readable for %s; last stable offset %d",
-				r.topic, r.partition, next, to, r.patience, block.LastStableOffset)
+			return r.unreadable(next, to, block.LastStableOffset)
 		}
 	}
 	return nil
+}
+
+// errOpenTransaction says that what is left of a range belongs to a transaction
+// that has not ended, or lies behind one.
+var errOpenTransaction = errors.New("a transaction is open there")
+
+func (r *committedReader) unreadable(next, to, stable int64) error {
+	err := fmt.Errorf("read %s/%d: nothing between offset %d and the end %d became readable for %s; last stable offset %d",
+		r.topic, r.partition, next, to, r.patience, stable)
+	if stable <= next {
+		return fmt.Errorf("%w: %w", err, errOpenTransaction)
+	}
+	return err
 }
 
 func (r *committedReader) fetch(offset int64) (*sarama.FetchResponseBlock, error) {
