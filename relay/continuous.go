@@ -96,7 +96,7 @@ func (p *Pipeline) mapRow(l *load, seg *replication.Segment, row *replication.Ro
 		}
 	}
 	l.messages = append(l.messages, outbox.Message{
-		Pos:  outbox.Position{Generation: p.record.Generation, Commit: seg.Commit, Index: row.Index},
+		Pos:  outbox.Position{Generation: p.generation, Commit: seg.Commit, Index: row.Index},
 		Time: seg.Time,
 	})
 	if err := p.table.plan.Map(&l.messages[len(l.messages)-1], &l.arena, row.Values); err != nil {
@@ -140,7 +140,7 @@ func (p *Pipeline) confirm(ctx, lasting context.Context) error {
 	tick := time.NewTicker(p.cfg.CheckpointInterval / ticks)
 	defer tick.Stop()
 	last := time.Now()
-	for n := 0; ; {
+	for {
 		urgent := false
 		select {
 		case <-ctx.Done():
@@ -148,9 +148,6 @@ func (p *Pipeline) confirm(ctx, lasting context.Context) error {
 		case <-p.urgent:
 			urgent = true
 		case <-tick.C:
-			if n++; n%ticks == 0 {
-				p.look()
-			}
 		}
 		if !urgent && !p.due(time.Since(last)) {
 			continue
@@ -160,17 +157,6 @@ func (p *Pipeline) confirm(ctx, lasting context.Context) error {
 			return err
 		}
 	}
-}
-
-// look takes stock of the flight.
-func (p *Pipeline) look() {
-	p.gauge.turn()
-	v := p.flight.level()
-	if v.flowing && !p.flowing {
-		p.flowing = true
-		p.hooks.flowing()
-	}
-	p.gauge.fly(v, p.cfg.StallAfter)
 }
 
 // due reports whether the checkpoint should move: for events always, for a bare
@@ -219,7 +205,7 @@ func (p *Pipeline) write(ctx context.Context, at point) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint at %s: %w", record.Confirmed, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	ctx, cancel := p.bounded(ctx, "commit marks", "kafka_unreachable")
 	defer cancel()
 	name := checkpoint.MarkName(p.cfg.Pipeline, p.cfg.Shard)
 	if err := p.session.Commit(ctx, at.after, map[string][]byte{name: mark}); err != nil {

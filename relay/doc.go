@@ -20,8 +20,9 @@
 //
 // Three goroutines make up a life, joined by an errgroup: feed (Next, map,
 // Send), confirm (the settled prefix → marks → Postgres) and watch (an end of
-// the session or the stream that feed, blocked, would not see). The sink's own
-// goroutine calls settle. They meet in the flight, under its mutex.
+// the session or the stream that the others, blocked, would not see, and a
+// standstill). The sink's own goroutine calls settle. They meet in the flight,
+// under its mutex.
 //
 // # Winding up
 //

@@ -1,6 +1,11 @@
 package relay
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
 
 // The layers' errors answer questions of behaviour instead of sharing types:
 // which condition they put the relay in, what an operator can do, whether the
@@ -42,3 +47,14 @@ func retryable(err error) bool {
 	var r retrier
 	return !errors.As(err, &r) || r.Retryable()
 }
+
+// late says that a step took longer than it may.
+type late struct {
+	step      string
+	limit     time.Duration
+	condition string
+}
+
+func (l *late) Error() string     { return fmt.Sprintf("%s: not done within %s", l.step, l.limit) }
+func (l *late) Unwrap() error     { return context.DeadlineExceeded }
+func (l *late) Condition() string { return l.condition }

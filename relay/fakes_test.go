@@ -216,11 +216,11 @@ func (s *fakeSession) pass(ctx context.Context, gate chan struct{}, failure func
 		case <-s.done:
 			return s.Err()
 		case <-ctx.Done():
-			return s.fail(ctx.Err())
+			return s.fail(context.Cause(ctx))
 		}
 	}
 	if ctx.Err() != nil {
-		return s.fail(ctx.Err())
+		return s.fail(context.Cause(ctx))
 	}
 	if failure != nil {
 		return failure()

@@ -20,12 +20,12 @@ type Pipeline struct {
 	gauge *gauge
 	hooks hooks
 
-	source  Source
-	session sink.Session
-	flight  *flight
-	mapper  *mapping.Mapper
-	record  checkpoint.Record // as it was last written, or read
-	urgent  chan struct{}     // the server waits for a confirmation; capacity 1
+	source     Source
+	session    sink.Session
+	flight     *flight
+	mapper     *mapping.Mapper
+	generation uint32        // of the slot
+	urgent     chan struct{} // the server waits for a confirmation; capacity 1
 
 	// Of the goroutine that feeds.
 	plans map[uint32]planned // by the table's OID
@@ -33,9 +33,11 @@ type Pipeline struct {
 	sent  uint64             // messages that the session has taken
 
 	// Of the goroutine that confirms.
-	confirmedLSN uint64 // last given to Postgres
-	remembered   uint64 // messages that it speaks of
-	flowing      bool   // hooks.flowing was called
+	record       checkpoint.Record // as it was last written, or read
+	confirmedLSN uint64            // last given to Postgres
+	remembered   uint64            // messages that it speaks of
+
+	flowing bool // hooks.flowing was called; of the goroutine that watches
 }
 
 // planned is how a table is mapped as it was described last.
@@ -91,7 +93,7 @@ func (p *Pipeline) open(ctx context.Context) error {
 // anybody. While the sink can't be reached, that is all that is tried.
 func (p *Pipeline) askSink(ctx context.Context) (expectation, *checkpoint.Record, error) {
 	p.gauge.turn()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	ctx, cancel := p.bounded(ctx, "look at the sink", "kafka_unreachable")
 	defer cancel()
 	destination, err := p.cfg.Destination(ctx)
 	if err != nil {
@@ -103,6 +105,12 @@ func (p *Pipeline) askSink(ctx context.Context) (expectation, *checkpoint.Record
 	}
 	record, err := p.decode(marks)
 	return p.cfg.expect(destination), record, err
+}
+
+// bounded gives a step its time. One that takes longer has failed because the
+// side it talks to can't be reached.
+func (p *Pipeline) bounded(ctx context.Context, step, condition string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, p.cfg.OpenTimeout, &late{step, p.cfg.OpenTimeout, condition})
 }
 
 func (c Config) expect(destination string) expectation {
@@ -127,7 +135,7 @@ func (p *Pipeline) decode(marks map[string][]byte) (*checkpoint.Record, error) {
 // right one, and usable.
 func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *checkpoint.Record) (replication.Facts, error) {
 	p.gauge.turn()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	ctx, cancel := p.bounded(ctx, "take the slot", "postgres_unreachable")
 	defer cancel()
 	conn, facts, err := p.cfg.Source.Dial(ctx)
 	if err != nil {
@@ -151,7 +159,7 @@ func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *check
 // takeSink fences every predecessor, and judges continuity by what they left.
 func (p *Pipeline) takeSink(ctx context.Context, want expectation, before *checkpoint.Record, facts replication.Facts) error {
 	p.gauge.turn()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.OpenTimeout)
+	ctx, cancel := p.bounded(ctx, "open the sink", "kafka_unreachable")
 	defer cancel()
 	p.flight = newFlight(p.cfg, time.Now())
 	session, marks, err := p.cfg.Sink.Open(ctx, p.flight.settle)
@@ -179,7 +187,7 @@ func (p *Pipeline) prove(want expectation, before *checkpoint.Record, marks map[
 		}
 		return err
 	}
-	p.record = *record
+	p.record, p.generation = *record, record.Generation
 	p.record.Configuration = want.configuration
 	p.gauge.confirmed(facts.Slot.ConfirmedFlush)
 	p.mapper, err = p.cfg.mapper(record.SystemID, record.Database)
@@ -213,16 +221,34 @@ func (p *Pipeline) stream(ctx context.Context) error {
 }
 
 // watch reports the end of either side, which a goroutine that waits for the
-// other would not see.
+// other would not see. Meanwhile it takes stock: whoever else might is waiting
+// for the sink just when there is something to tell.
 func (p *Pipeline) watch(ctx context.Context) error {
-	select {
-	case <-p.session.Done():
-		return sessionError(p.session)
-	case <-p.source.Done():
-		return p.source.Err()
-	case <-ctx.Done():
-		return ctx.Err()
+	tick := time.NewTicker(p.cfg.CheckpointInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.session.Done():
+			return sessionError(p.session)
+		case <-p.source.Done():
+			return p.source.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			p.look()
+		}
 	}
+}
+
+// look takes stock of the flight.
+func (p *Pipeline) look() {
+	p.gauge.turn()
+	v := p.flight.level()
+	if v.flowing && !p.flowing {
+		p.flowing = true
+		p.hooks.flowing()
+	}
+	p.gauge.fly(v, p.cfg.StallAfter)
 }
 
 func sessionError(s sink.Session) error {

@@ -62,9 +62,10 @@ type Session interface {
 	//
 	// A *Rejected error condemns msgs[n]: the destination would never accept
 	// it. Nothing of it was sent, msgs[:n] are unharmed, and the session lives
-	// on. So it does where the destination answers that there is no place for
-	// msgs[n] yet, as a topic that is missing: what precedes it can be settled
-	// and remembered. Any other error ends the session.
+	// on. So it does where the destination answers that there is no place yet,
+	// as a topic that is missing, for msgs[n] or one of its transaction: what
+	// precedes it can be settled and remembered. Any other error ends the
+	// session.
 	Send(ctx context.Context, msgs []outbox.Message) (n int, err error)
 
 	// Commit makes marks durable; they are when it returns nil. through says

@@ -76,8 +76,8 @@ type Config struct {
 
 // TopicDefaults describes topics that the sink creates.
 type TopicDefaults struct {
-	// Create makes a missing topic on first use; otherwise the session ends
-	// with topic_missing.
+	// Create makes a missing topic on first use; otherwise Send says
+	// topic_missing until it is there.
 	Create bool
 
 	// Partitions of a created topic. 0 or -1: the broker's num.partitions.

@@ -279,7 +279,9 @@ func TestMissingTopics(t *testing.T) {
 		cluster := fakeCluster(t)
 		makeTopic(t, cluster, "topic", 1)
 		s, settled := opened(t, prepared(t, testConfig(cluster)))
-		n, err := s.Send(t.Context(), []outbox.Message{event("topic", 0, 0), event("missing", -1, 1), event("topic", 0, 2)})
+		msgs := []outbox.Message{event("topic", 0, 0), event("topic", 0, 1), event("missing", -1, 2), event("topic", 0, 3)}
+		msgs[1].Pos, msgs[2].Pos.Index = msgs[2].Pos, 1 // of one transaction
+		n, err := s.Send(t.Context(), msgs)
 		if condition, retryable, _ := meaning(t, err); n != 1 || condition != condTopicMissing || !retryable {
 			t.Errorf("%d taken, condition %q, retryable %v: %v", n, condition, retryable, err)
 		}
@@ -288,8 +290,8 @@ func TestMissingTopics(t *testing.T) {
 			t.Error(err)
 		}
 		makeTopic(t, cluster, "missing", 1)
-		mustSend(t, s, event("missing", -1, 1), event("topic", 0, 2))
-		collect(t, s, settled, 2)
+		mustSend(t, s, msgs[1:]...)
+		collect(t, s, settled, 3)
 	})
 	t.Run("are created where that is wanted", func(t *testing.T) {
 		cluster := fakeCluster(t)

@@ -42,13 +42,36 @@ func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	n, unready := s.ready(ctx, msgs)
 	now := time.Now()
-	for i := range msgs {
+	for i := range msgs[:n] {
 		if s.over.Load() {
 			return i, s.ended()
 		}
 		if err := s.send(ctx, &msgs[i], now); err != nil {
 			return i, err
+		}
+	}
+	return n, unready
+}
+
+// ready prepares the messages' topics and returns how many messages may be
+// sent. Where a topic can't be prepared nothing of that transaction may: as
+// long as the topic is missing its events come again with every attempt, and
+// would be published by each.
+func (s *session) ready(ctx context.Context, msgs []outbox.Message) (int, error) {
+	first := 0 // of the transaction
+	for i := range msgs {
+		if msgs[i].Pos.Commit != msgs[first].Pos.Commit {
+			first = i
+		}
+		if i > 0 && msgs[i].Topic == msgs[i-1].Topic {
+			continue
+		}
+		_, err := s.topicOf(ctx, &msgs[i])
+		var rejected *sink.Rejected
+		if err != nil && !errors.As(err, &rejected) { // what is rejected is told in its turn
+			return first, err
 		}
 	}
 	return len(msgs), nil

@@ -124,7 +124,9 @@ func walpost(t testing.TB, env []string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path, args...) //nolint:gosec // what we have built
-	cmd.Env = append(os.Environ(), env...)
+	// A binary with the race detector would sleep for a second at its end.
+	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=0"}, os.Environ()...)
+	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 
