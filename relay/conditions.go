@@ -52,10 +52,10 @@ func registry() []definition {
 		{"slot_ahead_of_checkpoint", Fatal, ExitContinuity, "the slot was advanced or recreated by somebody else: events between checkpoint and slot may be unpublished; see the runbook"},
 		{"checkpoint_missing", Fatal, ExitContinuity, "run `walpost init` for a new pipeline, or `walpost init --adopt-slot` to start from the existing slot's position"},
 		{"checkpoint_too_new", Fatal, ExitContinuity, "a newer walpost wrote the checkpoint; run that version or a later one"},
-		{"wrong_cluster", Fatal, ExitContinuity, "the checkpoint belongs to another Postgres cluster, database, slot or pipeline; correct postgres.url or give this pipeline its own name"},
-		{"server_in_recovery", Blocking, ExitContinuity, "this server is a standby; point postgres.url at the primary"},
+		{"wrong_cluster", Fatal, ExitContinuity, "the checkpoint belongs to another Postgres cluster, database, slot, pipeline or Kafka cluster; correct postgres.url or kafka.brokers, or give this pipeline its own name"},
+		{"server_in_recovery", Blocking, ExitContinuity, "this server is a standby; point postgres.url at the primary, or promote it"},
 		{"history_diverged", Fatal, ExitContinuity, "this database's history is not the one the checkpoint was written for; see the runbook"},
-		{"timeline_diverged", Fatal, ExitContinuity, "the server was promoted before the checkpoint's position; see the runbook"},
+		{"timeline_diverged", Fatal, ExitContinuity, "the server was promoted or restored since the checkpoint was written; see the runbook for what to check before going on"},
 		{"publication_missing", Fatal, ExitContinuity, "create the publication as `walpost init --print-sql` shows, then see the runbook for what was inserted without it"},
 		{"publication_changed", Fatal, ExitContinuity, "the publication no longer covers what it did; restore it, then see the runbook for what was inserted meanwhile"},
 		{"kafka_lost_records", Fatal, ExitContinuity, "Kafka no longer holds records it had acknowledged; see the runbook"},
@@ -64,7 +64,7 @@ func registry() []definition {
 		{"backpressured", Warning, ExitFailed, "the sink takes events more slowly than they are written; look at the brokers"},
 		{"stalled", Blocking, ExitFailed, "events wait and none was acknowledged for a while; look at the brokers and their min.insync.replicas"},
 		{"wal_budget_low", Warning, ExitFailed, "the slot will be lost when max_slot_wal_keep_size is reached; let the relay catch up or raise the limit"},
-		{"paused", Warning, ExitFailed, "resume with `walpost resume`"},
+		{"paused", Warning, ExitFailed, "the relay was paused by somebody; resume it"},
 	}
 }
 
@@ -88,7 +88,8 @@ type Condition struct {
 }
 
 // Conditions knows which conditions hold. It logs each change of state once:
-// setting one that holds already only renews its message. Safe for concurrent
+// setting one that holds already only renews its message. It logs outside its
+// lock, so that a log nobody reads does not hold up health. Safe for concurrent
 // use.
 type Conditions struct {
 	log *slog.Logger
@@ -111,30 +112,40 @@ func (c *Conditions) Set(name string, cause error) {
 	if own := remedyOf(cause); own != "" {
 		cond.Remedy = own
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, held := c.active[name]; held {
-		cond.Since = old.Since
-		c.active[name] = cond
+	if !c.enter(cond) {
 		return
 	}
-	cond.Since = c.now()
-	c.active[name] = cond
 	logger(c.log, def.severity)("condition entered", "condition", name, "severity", string(def.severity), "error", cond.Message, "remedy", cond.Remedy)
+}
+
+// enter reports whether the condition is a new one.
+func (c *Conditions) enter(cond Condition) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cond.Since = c.now()
+	old, held := c.active[cond.Name]
+	if held {
+		cond.Since = old.Since
+	}
+	c.active[cond.Name] = cond
+	return !held
 }
 
 // Clear ends the named conditions, where they hold.
 func (c *Conditions) Clear(names ...string) {
+	for _, name := range names {
+		if since, held := c.leave(name); held {
+			c.log.Info("condition cleared", "condition", name, "lasted", c.now().Sub(since).Round(time.Millisecond).String())
+		}
+	}
+}
+
+func (c *Conditions) leave(name string) (since time.Time, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, name := range names {
-		old, held := c.active[name]
-		if !held {
-			continue
-		}
-		delete(c.active, name)
-		c.log.Info("condition cleared", "condition", name, "lasted", c.now().Sub(old.Since).Round(time.Millisecond).String())
-	}
+	old, held := c.active[name]
+	delete(c.active, name)
+	return old.Since, held
 }
 
 // List returns the conditions that hold, by name.

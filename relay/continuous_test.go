@@ -53,7 +53,7 @@ func TestPipelineObserves(t *testing.T) {
 		if observer.read != 3 || observer.settled["event.offer"] != 3 {
 			t.Errorf("observed %+v", observer)
 		}
-		if s := p.gauge.snapshot(); s.ConfirmedLSN != 125 || s.ServerLSN != 125 || s.InFlightEvents != 0 {
+		if s := p.gauge.snapshot(); s.ConfirmedLSN != 125 || s.ServerLSN != w.pg.facts.WALPosition || s.InFlightEvents != 0 {
 			t.Errorf("%+v", s)
 		}
 		_ = l.stop()

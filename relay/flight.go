@@ -66,11 +66,11 @@ func (p *point) set(m *outbox.Message) {
 	p.pos, p.time, p.id = m.Pos, m.Time, append(p.id[:0], m.ID...)
 }
 
-func newFlight(cfg Config, start time.Time) *flight {
+func newFlight(cfg Config) *flight {
 	return &flight{
 		tracker: checkpoint.NewTracker(), observer: cfg.Observer,
 		maxEvents: cfg.MaxInFlightEvents, maxBytes: cfg.MaxInFlightBytes,
-		now: time.Now, room: make(chan struct{}, 1), progress: start,
+		now: time.Now, room: make(chan struct{}, 1),
 	}
 }
 

@@ -51,19 +51,27 @@ func (g *gauge) server(lsn uint64) {
 	g.change(func(s *Status) { s.ServerLSN = max(s.ServerLSN, lsn) })
 }
 
-// confirmed notes what Postgres may forget. It may go back: a server that
-// crashed begins again before what was confirmed to it.
-func (g *gauge) confirmed(lsn uint64) {
+// stands notes where the slot stands at the beginning of a life. That may be
+// before what was confirmed last: a server that crashed goes back.
+func (g *gauge) stands(lsn uint64) {
 	g.change(func(s *Status) {
-		s.ConfirmedLSN, s.LastProgress = lsn, time.Now()
-		s.ServerLSN = max(s.ServerLSN, lsn)
+		s.ConfirmedLSN, s.ServerLSN = lsn, max(s.ServerLSN, lsn)
 	})
+}
+
+// confirmed notes what Postgres may forget, which is progress.
+func (g *gauge) confirmed(lsn uint64) {
+	g.stands(lsn)
+	g.change(func(s *Status) { s.LastProgress = time.Now() })
 }
 
 // fly notes what is in flight, and whether that has come to a standstill.
 func (g *gauge) fly(v level, stallAfter time.Duration) {
 	g.change(func(s *Status) {
-		s.InFlightEvents, s.InFlightBytes, s.OldestUnacked = v.events, v.bytes, v.oldest
+		s.InFlightEvents, s.InFlightBytes = v.events, v.bytes
+		if v.flowing || s.OldestUnacked.IsZero() {
+			s.OldestUnacked = v.oldest // otherwise an earlier life's is still waiting
+		}
 		if v.progress.After(s.LastProgress) {
 			s.LastProgress = v.progress
 		}
@@ -75,8 +83,9 @@ func (g *gauge) fly(v level, stallAfter time.Duration) {
 	}
 }
 
-// landed notes that nothing is in flight any more. Whether a stall is over is
-// for the next pipeline to find out.
+// landed notes that a life is over and nothing is in flight any more. What was
+// not acknowledged goes on waiting, and a stall lasts, until the next life finds
+// that events flow.
 func (g *gauge) landed() {
-	g.change(func(s *Status) { s.InFlightEvents, s.InFlightBytes, s.OldestUnacked = 0, 0, time.Time{} })
+	g.change(func(s *Status) { s.InFlightEvents, s.InFlightBytes = 0, 0 })
 }

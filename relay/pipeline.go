@@ -48,6 +48,9 @@ type planned struct {
 
 // hooks tell how far a pipeline has come.
 type hooks struct {
+	// accepted: a server has accepted the credentials whose refusal is the
+	// named condition.
+	accepted func(condition string)
 	// streaming: both ends are open and continuity is proven.
 	streaming func()
 	// flowing: events get through, or none are there. Until then a pipeline
@@ -91,18 +94,19 @@ func (p *Pipeline) open(ctx context.Context) error {
 
 // askSink finds out what can be known without touching Postgres or fencing
 // anybody. While the sink can't be reached, that is all that is tried.
-func (p *Pipeline) askSink(ctx context.Context) (expectation, *checkpoint.Record, error) {
+func (p *Pipeline) askSink(ctx context.Context) (Expectation, *checkpoint.Record, error) {
 	p.gauge.turn()
 	ctx, cancel := p.bounded(ctx, "look at the sink", "kafka_unreachable")
 	defer cancel()
 	destination, err := p.cfg.Destination(ctx)
 	if err != nil {
-		return expectation{}, nil, err
+		return Expectation{}, nil, err
 	}
 	marks, err := p.cfg.Sink.Marks(ctx)
 	if err != nil {
-		return expectation{}, nil, err
+		return Expectation{}, nil, err
 	}
+	p.hooks.accepted("kafka_auth_failed")
 	record, err := p.decode(marks)
 	return p.cfg.expect(destination), record, err
 }
@@ -113,11 +117,8 @@ func (p *Pipeline) bounded(ctx context.Context, step, condition string) (context
 	return context.WithTimeoutCause(ctx, p.cfg.OpenTimeout, &late{step, p.cfg.OpenTimeout, condition})
 }
 
-func (c Config) expect(destination string) expectation {
-	return expectation{
-		pipeline: c.Pipeline, slot: c.Slot, application: ApplicationName(c.Pipeline),
-		destination: destination, configuration: Fingerprint(c.Tables), tables: c.Tables,
-	}
+func (c Config) expect(destination string) Expectation {
+	return Expectation{Pipeline: c.Pipeline, Slot: c.Slot, Destination: destination, Tables: c.Tables}
 }
 
 // ApplicationName is what relays of a pipeline call themselves to Postgres.
@@ -133,7 +134,7 @@ func (p *Pipeline) decode(marks map[string][]byte) (*checkpoint.Record, error) {
 
 // takeSlot connects to Postgres and starts streaming, if the server is the
 // right one, and usable.
-func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *checkpoint.Record) (replication.Facts, error) {
+func (p *Pipeline) takeSlot(ctx context.Context, want Expectation, record *checkpoint.Record) (replication.Facts, error) {
 	p.gauge.turn()
 	ctx, cancel := p.bounded(ctx, "take the slot", "postgres_unreachable")
 	defer cancel()
@@ -141,6 +142,8 @@ func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *check
 	if err != nil {
 		return facts, err
 	}
+	p.hooks.accepted("postgres_auth_failed")
+	p.gauge.server(facts.WALPosition)
 	err = identity(want, record, facts)
 	if err == nil {
 		err = available(want, facts)
@@ -157,11 +160,11 @@ func (p *Pipeline) takeSlot(ctx context.Context, want expectation, record *check
 }
 
 // takeSink fences every predecessor, and judges continuity by what they left.
-func (p *Pipeline) takeSink(ctx context.Context, want expectation, before *checkpoint.Record, facts replication.Facts) error {
+func (p *Pipeline) takeSink(ctx context.Context, want Expectation, before *checkpoint.Record, facts replication.Facts) error {
 	p.gauge.turn()
 	ctx, cancel := p.bounded(ctx, "open the sink", "kafka_unreachable")
 	defer cancel()
-	p.flight = newFlight(p.cfg, time.Now())
+	p.flight = newFlight(p.cfg)
 	session, marks, err := p.cfg.Sink.Open(ctx, p.flight.settle)
 	if err != nil {
 		return err
@@ -174,7 +177,7 @@ func (p *Pipeline) takeSink(ctx context.Context, want expectation, before *check
 	return nil
 }
 
-func (p *Pipeline) prove(want expectation, before *checkpoint.Record, marks map[string][]byte, facts replication.Facts) error {
+func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[string][]byte, facts replication.Facts) error {
 	record, err := p.decode(marks)
 	if err != nil {
 		return err
@@ -188,8 +191,8 @@ func (p *Pipeline) prove(want expectation, before *checkpoint.Record, marks map[
 		return err
 	}
 	p.record, p.generation = *record, record.Generation
-	p.record.Configuration = want.configuration
-	p.gauge.confirmed(facts.Slot.ConfirmedFlush)
+	p.record.Configuration = Fingerprint(p.cfg.Tables)
+	p.gauge.stands(facts.Slot.ConfirmedFlush)
 	p.mapper, err = p.cfg.mapper(record.SystemID, record.Database)
 	return err
 }
@@ -263,6 +266,7 @@ func sessionError(s sink.Session) error {
 // confirmed, and the session is gone before the slot is.
 func (p *Pipeline) windUp(ctx context.Context) error {
 	p.gauge.turn()
+	p.gauge.fly(p.flight.level(), p.cfg.StallAfter)
 	err := p.settleRest(ctx)
 	if closing := p.session.Close(ctx); err == nil {
 		err = closing

@@ -25,7 +25,7 @@ func TestSupervisorStopsWhereOnlyAPersonCanDecide(t *testing.T) {
 		{"checkpoint_too_new", func(w *world) { w.kafka.marks[markName] = []byte(`{"v":99}`) }, ExitContinuity},
 		{"history_diverged", func(w *world) { w.pg.facts.WALPosition = 1 }, ExitContinuity},
 		{"publication_missing", func(w *world) { w.pg.facts.Publication = nil }, ExitContinuity},
-		{"decode_failed", func(w *world) { w.pg.facts.ServerVersion = 120000 }, ExitFailed},
+		{"error", func(w *world) { w.pg.facts.ServerVersion = 120000 }, ExitFailed},
 		{"kafka_lost_records", func(w *world) { w.kafka.openErr = away("kafka_lost_records")() }, ExitContinuity},
 		{"kafka_unreachable", func(w *world) { w.kafka.openErr = &conditionError{"kafka_unreachable", true} }, ExitFailed},
 		{"error", func(w *world) { w.kafka.openErr = &conditionError{"", true} }, ExitFailed},
@@ -60,11 +60,14 @@ func TestSupervisorStopsWhereOnlyAPersonCanDecide(t *testing.T) {
 }
 
 func TestSupervisorStopsForCredentialsThatWereNeverGood(t *testing.T) {
-	for _, name := range []string{"postgres_auth_failed", "kafka_auth_failed"} {
+	for name, refuse := range map[string]func(w *world, err func() error){
+		"postgres_auth_failed": func(w *world, err func() error) { w.pg.dialErr = err },
+		"kafka_auth_failed":    func(w *world, err func() error) { w.kafka.marksErr = err() },
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
-				w.pg.dialErr = away(name)
+				refuse(w, away(name))
 				o := operate(t, w)
 				var stopped *StopError
 				if err := <-o.ended; !errors.As(err, &stopped) || stopped.Exit != ExitFailed || stopped.Name != name {
@@ -73,6 +76,22 @@ func TestSupervisorStopsForCredentialsThatWereNeverGood(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A password that was good is probably being rotated, whether or not events
+// have flowed since.
+func TestSupervisorKnowsCredentialsToBeGoodBeforeItStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.pg.facts.Slot.Active, w.pg.facts.Slot.HolderName = true, "walpost/trainings"
+		o := operate(t, w)
+		elapse(time.Second)
+		o.expect(t, Standby, "slot_busy")
+		w.pg.set(func(p *fakePostgres) { p.dialErr = away("postgres_auth_failed") })
+		elapse(time.Minute)
+		o.expect(t, Starting, "postgres_auth_failed")
+		o.mustStop(t)
+	})
 }
 
 // A password that was good is probably being rotated.

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -19,8 +18,9 @@ type Supervisor struct {
 	gauge      *gauge
 	backoff    *backoff.ExponentialBackOff
 
-	mu       sync.Mutex
-	streamed bool // a pipeline has streamed: the credentials have been good once
+	// Of the goroutine that runs, which also opens pipelines.
+	accepted map[string]bool // by the condition that refused credentials lead to
+	failure  string          // text of the last failure that has no condition
 }
 
 // NewSupervisor checks the configuration: what is wrong with it would be wrong
@@ -35,7 +35,7 @@ func NewSupervisor(cfg Config) (*Supervisor, error) {
 	}
 	conditions := NewConditions(cfg.Logger)
 	return &Supervisor{
-		cfg: cfg, conditions: conditions, gauge: newGauge(conditions),
+		cfg: cfg, conditions: conditions, gauge: newGauge(conditions), accepted: map[string]bool{},
 		backoff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(cfg.RetryInitial),
 			backoff.WithMaxInterval(cfg.RetryMax*2/3), // jitter adds up to a half
@@ -79,7 +79,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.cfg.Logger.Info("relay starting", "pipeline", s.cfg.Pipeline, "slot", s.cfg.Slot)
 	defer s.gauge.enter(Stopped)
 	for {
-		err := newPipeline(s.cfg, s.gauge, hooks{streaming: s.streaming, flowing: s.flowing}).Run(ctx)
+		err := newPipeline(s.cfg, s.gauge, s.hooks()).Run(ctx)
 		if ctx.Err() != nil {
 			s.farewell(err)
 			return nil
@@ -94,14 +94,19 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
+func (s *Supervisor) hooks() hooks {
+	return hooks{
+		accepted:  func(condition string) { s.accepted[condition] = true },
+		streaming: s.streaming,
+		flowing:   s.flowing,
+	}
+}
+
 // streaming is called by a pipeline that has opened both ends. Conditions stay
 // until events are seen to flow: one that shows only when an event is sent
 // would otherwise come and go with every attempt, at full speed. Those of the
 // slot are over once it is held.
 func (s *Supervisor) streaming() {
-	s.mu.Lock()
-	s.streamed = true
-	s.mu.Unlock()
 	s.conditions.Clear("slot_busy", "slot_foreign_holder", "server_in_recovery")
 	s.gauge.enter(Streaming)
 	if len(s.conditions.List()) == 0 {
@@ -132,7 +137,7 @@ func (s *Supervisor) judge(err error) *StopError {
 	}
 	s.cfg.Observer.Restarted(reason(name))
 	if name == "" {
-		s.cfg.Logger.Error("pipeline failed", "error", err.Error())
+		s.complain(err.Error())
 	} else {
 		s.hold(name, err)
 	}
@@ -144,16 +149,22 @@ func (s *Supervisor) judge(err error) *StopError {
 	return nil
 }
 
+// complain logs a failure that no condition stands for, once for each text.
+func (s *Supervisor) complain(text string) {
+	if text != s.failure {
+		s.cfg.Logger.Error("pipeline failed", "error", text)
+	}
+	s.failure = text
+}
+
 // refused reports whether credentials were refused that were never good: more
 // likely a mistake than a rotation in progress.
 func (s *Supervisor) refused(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.streamed && (name == "postgres_auth_failed" || name == "kafka_auth_failed")
+	return !s.accepted[name] && (name == "postgres_auth_failed" || name == "kafka_auth_failed")
 }
 
-// hold makes one condition hold and clears those that the failed attempt got
-// past.
+// hold makes one condition hold and clears the others: a relay waits for one
+// thing at a time.
 func (s *Supervisor) hold(name string, cause error) {
 	for _, other := range ConditionNames() {
 		if other != name {

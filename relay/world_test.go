@@ -177,7 +177,7 @@ func (w *world) pipeline(t *testing.T, change ...func(*Config)) *Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPipeline(cfg, newGauge(NewConditions(cfg.Logger)), hooks{streaming: func() { w.note("streaming") }, flowing: func() { w.note("flowing") }})
+	return newPipeline(cfg, newGauge(NewConditions(cfg.Logger)), hooks{accepted: func(string) {}, streaming: func() { w.note("streaming") }, flowing: func() { w.note("flowing") }})
 }
 
 func outboxTable() mapping.Table {

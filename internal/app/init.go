@@ -82,6 +82,11 @@ func (i *initialisation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if step == alreadyDone {
+		if err := i.expectation().Continuity(i.record, facts); err != nil {
+			return fmt.Errorf("init: %w", err)
+		}
+	}
 	if i.opts.DryRun {
 		i.say("dry run: nothing was changed; next: %s", step.describe(i.cfg))
 		return nil
@@ -118,8 +123,13 @@ func (s step) describe(cfg *config.Config) string {
 	}
 }
 
-// decide is pure: what is there, and what was asked for, say what to do.
+// decide is pure: what is there, and what was asked for, say what to do. A
+// checkpoint that is somebody else's is replaced only by whoever says so: its
+// relay would be fenced and lose its place.
 func (i *initialisation) decide(facts replication.Facts) (step, error) {
+	if err := i.expectation().Identity(i.record, facts); err != nil && !i.opts.AdoptSlot {
+		return 0, refusal("wrong_cluster", "%v; give this pipeline a name of its own, or, if this is what became of that one, make a slot and say `walpost init --adopt-slot`", err)
+	}
 	active := i.record != nil && i.record.Phase == checkpoint.Active
 	switch slot := facts.Slot; {
 	case slot == nil && i.opts.AdoptSlot:
@@ -173,7 +183,16 @@ func (i *initialisation) findRecord(ctx context.Context) error {
 		return nil
 	}
 	i.record, err = checkpoint.Decode(mark)
+	var unreadable *checkpoint.UnreadableError
+	if errors.As(err, &unreadable) && i.opts.AdoptSlot {
+		i.say("checkpoint: unreadable, replaced as asked (%v)", unreadable.Err)
+		return nil
+	}
 	return err
+}
+
+func (i *initialisation) expectation() relay.Expectation {
+	return relay.Expectation{Pipeline: i.cfg.Pipeline, Slot: i.cfg.Postgres.Slot, Destination: i.destination, Tables: tables(i.cfg)}
 }
 
 func (i *initialisation) facts(ctx context.Context) (replication.Facts, error) {
@@ -198,8 +217,8 @@ func (i *initialisation) begin(ctx context.Context, step step) error {
 		return fmt.Errorf("init: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if facts.Publication == nil || !facts.Publication.Covers(i.cfg.Outbox.Table.Schema, i.cfg.Outbox.Table.Name) {
-		return refusal("publication_changed", "publication %s does not publish every insert into %s; make it as `walpost init --print-sql` shows", i.cfg.Postgres.Publication, i.cfg.Outbox.Table)
+	if err := i.expectation().Published(facts.Publication); err != nil {
+		return refusal("publication_changed", "%v; make it as `walpost init --print-sql` shows", err)
 	}
 	var position uint64
 	if step == adoptSlot {
@@ -285,7 +304,12 @@ func (i *initialisation) write(ctx context.Context, record checkpoint.Record) er
 
 // finish is what a repeated Init of a complete pipeline does: look.
 func (i *initialisation) finish(ctx context.Context, facts replication.Facts) error {
-	if err := i.checkTable(ctx); err != nil {
+	conn, err := i.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := i.checkTable(ctx, conn); err != nil {
 		return err
 	}
 	i.say("slot %s: exists, confirmed %s", facts.Slot.Name, checkpoint.LSN(facts.Slot.ConfirmedFlush))

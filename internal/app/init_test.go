@@ -16,8 +16,9 @@ import (
 func TestDecide(t *testing.T) {
 	var (
 		none   *checkpoint.Record
-		intent = &checkpoint.Record{Phase: checkpoint.Intent}
-		active = &checkpoint.Record{Phase: checkpoint.Active, Confirmed: 0x16B3748, Generation: 2}
+		intent = &checkpoint.Record{Pipeline: "orders", Slot: "walpost_orders", SystemID: "7301", Phase: checkpoint.Intent}
+		active = &checkpoint.Record{Pipeline: "orders", Slot: "walpost_orders", SystemID: "7301", Phase: checkpoint.Active, Confirmed: 0x16B3748, Generation: 2}
+		theirs = &checkpoint.Record{Pipeline: "orders", Slot: "walpost_orders", SystemID: "9999", Phase: checkpoint.Active, Confirmed: 0x16B3748, Generation: 2}
 		slot   = &replication.Slot{Name: "walpost_orders", Plugin: "pgoutput", ConfirmedFlush: 1}
 		held   = &replication.Slot{Name: "walpost_orders", Active: true, HolderName: "walpost/orders", HolderPID: 42}
 	)
@@ -35,6 +36,9 @@ func TestDecide(t *testing.T) {
 		"repeated":                          {active, slot, InitOptions{}, alreadyDone, "", ""},
 		"somebody's slot":                   {none, slot, InitOptions{}, 0, "checkpoint_missing", "--adopt-slot"},
 		"somebody's slot, wanted":           {none, slot, InitOptions{AdoptSlot: true}, adoptSlot, "", ""},
+		"another cluster's, no slot here":   {theirs, nil, InitOptions{Existing: ExistingIgnore}, 0, "wrong_cluster", `"9999", this is "7301"`},
+		"another cluster's, repeated":       {theirs, slot, InitOptions{}, 0, "wrong_cluster", "--adopt-slot"},
+		"another cluster's, adopted":        {theirs, slot, InitOptions{AdoptSlot: true}, adoptSlot, "", ""},
 		"adopted anew":                      {active, slot, InitOptions{AdoptSlot: true}, adoptSlot, "", ""},
 		"nothing to adopt":                  {none, nil, InitOptions{AdoptSlot: true}, 0, "slot_missing", "no slot"},
 		"the slot is gone":                  {active, nil, InitOptions{}, 0, "slot_missing", "generation 3"},
@@ -47,7 +51,7 @@ func TestDecide(t *testing.T) {
 				cfg:  &config.Config{Pipeline: "orders", Postgres: config.Postgres{Slot: "walpost_orders"}},
 				opts: c.opts, record: c.record,
 			}
-			got, err := i.decide(replication.Facts{Slot: c.slot})
+			got, err := i.decide(replication.Facts{SystemID: "7301", Slot: c.slot})
 			if c.refusal == "" {
 				if err != nil || got != c.want {
 					t.Fatalf("decide = %v, %v; want %v", got, err, c.want)

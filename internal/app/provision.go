@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,7 +60,7 @@ func (i *initialisation) provision(ctx context.Context, facts replication.Facts)
 		}
 		i.say("%s: created", s.Name)
 	}
-	return i.checkTable(ctx)
+	return i.checkTable(ctx, conn)
 }
 
 func provisionError(step string, err error) error {
@@ -84,19 +85,14 @@ func (m *missingRight) Remedy() string {
 
 // checkTable finds a mapping that the table doesn't fit before the first event
 // does.
-func (i *initialisation) checkTable(ctx context.Context) error {
-	conn, err := i.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+func (i *initialisation) checkTable(ctx context.Context, conn *pgx.Conn) error {
 	columns, err := i.tableColumns(ctx, conn)
 	if err != nil {
 		return err
 	}
 	t := i.cfg.Outbox.Table
 	if len(columns) == 0 {
-		return refusal("publication_missing", "table %s does not exist", t)
+		return fmt.Errorf("init: table %s does not exist", t)
 	}
 	source := outbox.Source{Pipeline: i.cfg.Pipeline, Shard: shard} // a plan is made; no row is mapped
 	mapper, err := mapping.New(mapping.Config{Source: source.String(), Tables: tables(i.cfg)})
@@ -132,10 +128,12 @@ func (i *initialisation) tableColumns(ctx context.Context, conn *pgx.Conn) ([]ma
 	return columns, nil
 }
 
+const connectTimeout = 5 * time.Second
+
 // judgeExisting looks at exactly the rows that are older than the slot: those
 // its snapshot shows.
 func (i *initialisation) judgeExisting(ctx context.Context, snapshot string) error {
-	if i.opts.Existing == "ignore" {
+	if i.opts.Existing == ExistingIgnore {
 		i.say("rows older than the slot: ignored, as asked")
 		return nil
 	}
@@ -179,8 +177,9 @@ func rowsIn(ctx context.Context, conn *pgx.Conn, snapshot string, t config.Table
 func (i *initialisation) connect(ctx context.Context) (*pgx.Conn, error) {
 	conf, err := pgx.ParseConfig(i.cfg.Postgres.URL.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("init: parse postgres.url: %w", err)
+		return nil, errors.New("init: postgres.url can't be parsed") // pgx's own error may quote a password
 	}
+	conf.ConnectTimeout = connectTimeout
 	if i.cfg.Postgres.Password.Configured() {
 		if conf.Password, err = i.cfg.Postgres.Password.Read(); err != nil {
 			return nil, fmt.Errorf("init: read the Postgres password: %w", err)

@@ -63,7 +63,13 @@ func serve(ctx context.Context, address string, handler http.Handler, log *slog.
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- telemetry.Serve(serving, listener, handler, log) }()
+	go func() {
+		err := telemetry.Serve(serving, listener, handler, log)
+		if err != nil {
+			log.Error("http has ended; health and metrics can't be seen any more", "error", err.Error())
+		}
+		ended <- err
+	}()
 	return func() error {
 		cancel()
 		return <-ended

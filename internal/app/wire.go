@@ -17,6 +17,7 @@ func replicationConfig(cfg *config.Config) replication.Config {
 		Slot:            cfg.Postgres.Slot,
 		Publication:     cfg.Postgres.Publication,
 		ApplicationName: relay.ApplicationName(cfg.Pipeline),
+		BatchRows:       min(maxBatchRows, cfg.Limits.MaxInFlightEvents), // a batch is admitted as a whole
 	}
 	if cfg.Postgres.Password.Configured() {
 		c.Password = cfg.Postgres.Password.Read
@@ -74,6 +75,8 @@ func relayConfig(cfg *config.Config, sink *kafka.Sink, log *slog.Logger, observe
 		ShutdownTimeout:   cfg.ShutdownTimeout,
 	}
 }
+
+const maxBatchRows = 1024
 
 // shard of a pipeline that has but one.
 const shard = "0"

@@ -10,9 +10,10 @@ import (
 	"github.com/walpost/walpost/relay"
 )
 
-// heartbeatLimit is how old the relay's heartbeat may get. The loops turn far
-// more often whatever Postgres and Kafka do; only a deadlock or a process that
-// was stopped lets this pass.
+// heartbeatLimit is how old the relay's heartbeat may get. While it streams the
+// loop that watches beats each second, and takes the locks that all others take;
+// between pipelines each bounded step of opening one beats. A deadlock, or a
+// process that was stopped, lets this pass.
 const heartbeatLimit = 30 * time.Second
 
 // health answers the probes of an orchestrator.
@@ -47,9 +48,14 @@ func newHandler(status func() relay.Status, metrics http.Handler, now func() tim
 
 func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
 	s := h.status()
-	if s.State == relay.Stopped {
+	switch s.State {
+	case relay.Stopped:
 		respond(w, http.StatusOK, "ok: stopped, see /readyz?verbose\n")
 		return
+	case relay.Stopping: // bounded by shutdown_timeout, not by this probe
+		respond(w, http.StatusOK, "ok: stopping\n")
+		return
+	case relay.Starting, relay.Streaming, relay.Standby:
 	}
 	beat := s.Heartbeat
 	if beat.Before(h.started) { // the relay has yet to begin
