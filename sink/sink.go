@@ -3,17 +3,17 @@
 // passes the suite in sinktest.
 //
 // A sink does three things. It publishes messages in the order they were sent,
-// per destination partition; it tells, per message, that the message is
-// durable (settles it); and it keeps marks: a few small opaque values that the
-// relay wants to find again after a crash, readable by a successor only as its
-// latest fenced writer left them.
+// per destination partition. It reports each message that is durable (settles
+// it). And it keeps marks: a few small values, opaque to it, that the relay reads
+// again after a crash. Once a successor has fenced a session, that session can't
+// change them.
 //
 // Life of a session: Open fences every earlier session, then returns the
-// marks. Send and Commit follow. The first error that leaves any message in
-// doubt ends the session: Done is closed, Err tells why, nothing further is
-// settled, and the relay opens a new one. Close waits until nothing of the
-// session can reach the destination any more, so that a successor's messages
-// are never overtaken by its predecessor's.
+// marks. Send and Commit follow. The first error after which it is unknown
+// whether some message was published ends the session: Done is closed, Err
+// tells why, nothing further is settled, and the relay opens a new one. Close
+// waits until nothing of the session can reach the destination any more, so that
+// no message of it arrives after a successor's.
 package sink
 
 import (
@@ -40,38 +40,47 @@ type Settle func(seqs []uint64, o Outcome)
 
 // Sink opens sessions. At most one session of a Sink is open at a time.
 type Sink interface {
-	// Marks reads the durable marks without fencing anybody. Those of a commit
-	// whose outcome is still open are not waited for. A store that was never
-	// written to has none: an empty map, no error.
+	// Marks reads the durable marks without fencing anybody. It does not wait
+	// for a commit in progress. Before the first commit there are none: an empty
+	// map, no error.
 	Marks(ctx context.Context) (map[string][]byte, error)
 
-	// Open fences every earlier session of the same pipeline, in whatever
-	// process, then reads the marks. After it returned no predecessor can
-	// change them.
+	// Open fences every earlier session of the same pipeline, in any process,
+	// then reads the marks. After it returned no predecessor can change them. It
+	// may take as long as ctx allows, and returns context.Cause when ctx ends.
 	Open(ctx context.Context, settle Settle) (Session, map[string][]byte, error)
 }
 
 // Session publishes. Send and Commit may run beside each other; neither may be
 // called concurrently with itself.
 type Session interface {
-	// Send hands over messages in order and returns how many were taken, like
-	// io.Writer. The slice stays the caller's; the bytes it refers to are lent
-	// until the message is settled, or for ever if the session fails. Send may
-	// block while the destination is slow; bounding what is lent is the
-	// caller's part.
+	// Send takes messages in order and returns how many it took, like
+	// io.Writer. The slice stays the caller's. The bytes that a taken message
+	// refers to belong to the session until the message is settled, or for ever
+	// if the session fails. Send may block while the destination is slow;
+	// limiting what is unsettled is up to the caller.
 	//
-	// A *Rejected error condemns msgs[n]: the destination would never accept
-	// it. Nothing of it was sent, msgs[:n] are unharmed, and the session lives
-	// on. So it does where the destination answers that there is no place yet,
-	// as a topic that is missing, for msgs[n] or one of its transaction: what
-	// precedes it can be settled and remembered. Any other error ends the
-	// session.
+	// With an error, msgs[:n] are taken and nothing of msgs[n:] was sent. The
+	// session goes on after three kinds of error, so that msgs[:n] can still be
+	// settled and committed:
+	//
+	//   - *Rejected: the destination would never accept msgs[n].
+	//   - The destination refuses msgs[n], or a later message of the same
+	//     transaction, for a reason that may pass, such as a missing topic.
+	//   - ctx has ended: the error is, or wraps, context.Cause(ctx). Send may be
+	//     called again with msgs[n:]. If ctx ended in the middle of a step that
+	//     can't be interrupted otherwise, the session has ended instead: then
+	//     Done is closed when Send returns.
+	//
+	// Any other error is that of a session that has ended: Done is closed, or
+	// Close was called.
 	Send(ctx context.Context, msgs []outbox.Message) (n int, err error)
 
-	// Commit makes marks durable; they are when it returns nil. through says
-	// how far they speak: every message with Seq < through is settled, and the
-	// marks claim no other. Any error ends the session, its outcome unknown:
-	// the next Open tells.
+	// Commit makes marks durable; they are when it returns nil. A nil value
+	// deletes a mark. The caller has found every message with Seq < through
+	// settled, and the marks cover no later one. Any error, the end of ctx
+	// included, ends the session. Whether the marks are durable then is unknown
+	// until the next Open.
 	Commit(ctx context.Context, through uint64, marks map[string][]byte) error
 
 	// Done is closed when the session has failed or is closed.
@@ -81,9 +90,9 @@ type Session interface {
 	// Close.
 	Err() error
 
-	// Close flushes what was sent, settles it, and gives everything back. When
-	// ctx ends first, the rest is abandoned: connections are cut so that
-	// nothing more can leave, and nothing more is settled.
+	// Close waits until everything sent is settled and releases all resources.
+	// When ctx ends first, the rest is abandoned: connections are closed so that
+	// nothing more is sent, and nothing more is settled.
 	Close(ctx context.Context) error
 }
 

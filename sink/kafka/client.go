@@ -6,59 +6,66 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// protocolVersion is the oldest supported broker's. sarama asks each broker for
-// its API versions and never goes above what both know, so it is a ceiling:
-// everything up to it exists on 3.9 and on every 4.x, Produce v10 and
-// topic ids in Metadata included, and a higher one would gain nothing here.
+// protocolVersion is that of the oldest supported broker. It is an upper limit:
+// sarama asks each broker for its API versions and uses the highest that both
+// know. 3.9 has everything that is needed here, Produce v10 and topic ids in
+// Metadata included.
 func protocolVersion() sarama.KafkaVersion { return sarama.V3_9_0_0 }
 
-// The retry budgets. Two things must come out: a blip, such as the move of a
-// partition's leader or a rolling restart of one broker, is ridden out by the
-// producer; a cluster that is away as a whole ends the session soon, so that
-// the relay reports it and reconnects on its own terms.
+// The retry budgets have two aims. The producer survives a short disturbance,
+// such as a partition's leader moving or a rolling restart of one broker. An
+// outage of the whole cluster ends the session soon, so that the relay reports
+// it and reconnects with its own backoff.
 const (
-	// Producer.Retry repeats a batch that a broker refused for a reason that
-	// passes (not leader, not enough replicas) or whose connection broke; this
-	// allows 10 s. The first repetition comes almost at once, because the most
-	// ordinary reason is a connection that the broker closed for idleness.
+	// Producer.Retry repeats a batch after a temporary error of the broker (not
+	// leader, not enough replicas) or a broken connection, here for 10 s. The
+	// first retry comes almost at once, because the most common cause is a
+	// connection that the broker has closed as idle.
 	produceRetries      = 100
 	produceBackoff      = 100 * time.Millisecond
 	produceFirstBackoff = 5 * time.Millisecond
 
-	// Metadata.Retry decides where there is nobody to repeat it to: before each
-	// repetition sarama asks for metadata, once and then once more, and the
-	// second failure is final. So a partition without a leader has twice 3 s:
-	// with a broker of three killed under load the gap was 3 s here (up to 5 s
-	// elsewhere), and the session lived on. A cluster that refuses connections
-	// ends a session under load after the same 6 s, an idle one (see watch)
-	// after 5; where connections hang, metadataTimeout and the watch end it.
+	// Metadata.Retry limits how long a partition may be without a leader.
+	// Before it retries a batch, sarama refreshes the metadata; if that fails
+	// it tries a second time and then gives the batch up. Each refresh takes up
+	// to 3 s (12 retries, 250 ms apart), so a new leader must be elected within
+	// 6 s. When one of three brokers was killed under load, that took 3 to 5 s
+	// and the session survived. If all brokers refuse connections, a session
+	// under load ends after the same 6 s, an idle one (see watch) after 5 s. If
+	// connections hang, metadataTimeout and watch end it.
 	metadataRetries = 12
 	metadataBackoff = 250 * time.Millisecond
 	metadataTimeout = 5 * time.Second
 
-	// Transaction.Retry waits for the coordinator. Right after a commit it
-	// answers CONCURRENT_TRANSACTIONS for a few milliseconds, for which
-	// sarama's own 100 ms would be most of a commit's time; with a quick first
-	// hundred and a slow rest one transaction takes 3 ms and a coordinator that
-	// moves or loads still has 20 s.
+	// Transaction.Retry waits for the coordinator. For a few milliseconds after
+	// a commit it answers CONCURRENT_TRANSACTIONS; sarama's default backoff of
+	// 100 ms would make up most of a commit's duration. With 100 quick retries
+	// first, a transaction takes 3 ms; the slow ones after that give a
+	// coordinator that moves or loads 20 s.
 	txnRetries      = 500
 	txnQuick        = 100
 	txnQuickBackoff = time.Millisecond
 	txnSlowBackoff  = 50 * time.Millisecond
 
-	// The event producer is in no transaction; of its Transaction.Retry it only
-	// uses what repeats the request for a producer id. A broker that has just
-	// started refuses the first, and another 3 s are allowed as above.
+	// The event producer has no transactions and uses Transaction.Retry only to
+	// ask for a producer id. A broker that has just started refuses the first
+	// requests; this allows 3 s.
 	producerIDRetries = 60
 	producerIDBackoff = 50 * time.Millisecond
 
-	// markTxnTimeout is after how long the coordinator aborts the transaction
-	// of a relay that died in a commit and has no successor that does.
+	// markTxnTimeout is how long a transaction may stay open before the
+	// coordinator aborts it. It matters if a relay dies during a commit and no
+	// successor fences it.
 	markTxnTimeout = 10 * time.Second
+
+	// marksMaxMessageBytes bounds a batch of marks. It does not follow
+	// Config.MaxMessageBytes, which may be small: the floors mark grows with
+	// the number of partitions, whatever size the events have.
+	marksMaxMessageBytes = brokerMaxMessageBytes
 )
 
-// baseConfig is what every client of a session has in common. A secured
-// connection (TLS, SASL) is configured here and nowhere else.
+// baseConfig is common to all clients of a session. TLS and SASL belong here
+// and nowhere else.
 func (c Config) baseConfig(d *dialer) *sarama.Config {
 	conf := sarama.NewConfig()
 	conf.Version = protocolVersion()
@@ -66,10 +73,10 @@ func (c Config) baseConfig(d *dialer) *sarama.Config {
 	conf.Net.DialTimeout = c.DialTimeout
 	conf.Net.ReadTimeout = c.RequestTimeout
 	conf.Net.WriteTimeout = c.RequestTimeout
-	conf.Net.MaxOpenRequests = 1 // order, with sequence numbers as the second lock
+	conf.Net.MaxOpenRequests = 1 // keeps the order; so do the sequence numbers
 	conf.Net.Proxy.Enable = true
 	conf.Net.Proxy.Dialer = d
-	conf.Metadata.Full = false // of the topics written to, not of all
+	conf.Metadata.Full = false // only of the topics written to
 	conf.Metadata.AllowAutoTopicCreation = false
 	conf.Metadata.Retry.Max = metadataRetries
 	conf.Metadata.Retry.BackoffFunc = d.pace(constant(metadataBackoff))
@@ -93,27 +100,27 @@ func (c Config) producerConfig(d *dialer) *sarama.Config {
 
 // eventConfig is the event producer's.
 //
-// Batches come from load, not from delay: with Flush at zero whatever has
-// gathered while a request was under way leaves with the next one. This is the
-// place to tune it (Flush.Messages and Flush.Frequency), should tiny batches
-// ever cost throughput on a busy machine.
+// Producer.Flush stays at zero: a message never waits for a batch to fill up;
+// what arrives during one request goes with the next. If small batches ever cost
+// throughput, Flush.Messages and Flush.Frequency are the settings to try.
 func (c Config) eventConfig(d *dialer) *sarama.Config {
 	conf := c.producerConfig(d)
-	conf.ChannelBufferSize = 4096 // +20% over sarama's 256, for 32 KiB a partition
+	conf.ChannelBufferSize = 4096 // 20% faster than sarama's 256; 32 KiB per partition
 	conf.Producer.Transaction.Retry.Max = producerIDRetries
 	conf.Producer.Transaction.Retry.BackoffFunc = d.pace(constant(producerIDBackoff))
 	return conf
 }
 
-// marksConfig is the marks producer's. hopeless tells that its transaction can't
-// be committed any more: sarama goes on repeating a batch it was not allowed to
-// add to a transaction, and a fenced producer would notice only at the end of
-// all its retries.
-func (c Config) marksConfig(d *dialer, hopeless func() bool) *sarama.Config {
+// marksConfig is the marks producer's. inError reports that its transaction
+// can't be committed any more. Retries are then made without a wait: sarama
+// repeats even a batch that it may not add to the transaction, and a fenced
+// producer would report it only after all retries.
+func (c Config) marksConfig(d *dialer, inError func() bool) *sarama.Config {
 	conf := c.producerConfig(d)
-	conf.ChannelBufferSize = 16 // a handful of marks at a time
+	conf.ChannelBufferSize = 16 // there are only a few marks at a time
+	conf.Producer.MaxMessageBytes = marksMaxMessageBytes
 	conf.Producer.Retry.BackoffFunc = d.pace(func(retries int) time.Duration {
-		if hopeless() {
+		if inError() {
 			return 0
 		}
 		return produceWait(retries)

@@ -142,6 +142,14 @@ func meaning(t *testing.T, err error) (condition string, retryable bool, _ error
 	return meaningful.Condition(), meaningful.Retryable(), err
 }
 
+func remedyOf(err error) string {
+	var remedied interface{ Remedy() string }
+	if !errors.As(err, &remedied) {
+		return ""
+	}
+	return remedied.Remedy()
+}
+
 // view is what a consumer sees of a cluster, through another client library.
 type view struct {
 	brokers []string

@@ -6,8 +6,8 @@ import (
 	"maps"
 )
 
-// Commit implements [sink.Session]. Beside the caller's marks it writes the
-// floors, where they have moved.
+// Commit implements [sink.Session]. If floors have moved, it writes the floors
+// mark in the same transaction.
 func (s *session) Commit(ctx context.Context, through uint64, marks map[string][]byte) error {
 	if _, taken := marks[floorsMark]; taken {
 		return s.fail(fmt.Errorf("kafka session: the mark %q is the sink's own", floorsMark))
@@ -15,20 +15,29 @@ func (s *session) Commit(ctx context.Context, through uint64, marks map[string][
 	return s.writeMarks(ctx, marks, func() ([]byte, error) { return s.floors.advance(through) })
 }
 
-// writeMarks commits marks and the floors that own returns (nil: unchanged) in
-// one transaction. own is called when it is certain to be the next to be
-// written.
-func (s *session) writeMarks(ctx context.Context, marks map[string][]byte, own func() ([]byte, error)) error {
+// commitAnew makes marks durable and deletes the floors mark. It is for a session
+// that sends nothing.
+func (s *session) commitAnew(ctx context.Context, marks map[string][]byte) error {
+	all := map[string][]byte{}
+	maps.Copy(all, marks)
+	all[floorsMark] = nil // a null value deletes
+	return s.writeMarks(ctx, all, func() ([]byte, error) { return nil, nil })
+}
+
+// writeMarks commits marks, and the floors mark that encode returns (nil:
+// unchanged), in one transaction. It calls encode once it holds the producer, so
+// that floors marks are written in the order they were encoded.
+func (s *session) writeMarks(ctx context.Context, marks map[string][]byte, encode func() ([]byte, error)) error {
 	defer s.failAtEndOf(ctx, "write the checkpoint")()
 	select {
-	case s.marks.turn <- struct{}{}:
-		defer func() { <-s.marks.turn }()
+	case s.marks.sem <- struct{}{}:
+		defer func() { <-s.marks.sem }()
 	case <-s.done:
 	}
 	if s.over.Load() {
 		return s.ended()
 	}
-	floors, err := own()
+	floors, err := encode()
 	if err != nil {
 		return s.fail(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Config says where the sink publishes and how patient it is. The zero value of
+// Config says where the sink publishes, and its timeouts. The zero value of
 // a field means its default.
 type Config struct {
 	// Brokers are the addresses (host:port) to learn the cluster from. At least
@@ -23,8 +23,8 @@ type Config struct {
 	ClientID string
 
 	// TransactionalID is that of the marks producer. Two processes with the
-	// same id fence one another, which is what keeps one pipeline's marks in
-	// one hand. Default walpost.<pipeline>.
+	// same id fence one another, so that a pipeline's marks have one writer.
+	// Default walpost.<pipeline>.
 	TransactionalID string
 
 	// CheckpointTopic holds the marks: compacted, one partition, written by
@@ -32,18 +32,15 @@ type Config struct {
 	// would hide this one's marks. Default walpost.checkpoint.<pipeline>.
 	CheckpointTopic string
 
-	// MaxMessageBytes bounds a batch, and so a message, as the broker counts
-	// it. It must not exceed the max.message.bytes of any topic written to: the
-	// broker refuses a batch as a whole. A message that would not fit is
-	// rejected before it is sent. Default 1048588, which is the broker's.
+	// MaxMessageBytes bounds a batch of events, and so an event, as the broker
+	// counts it. It must not exceed the max.message.bytes of any topic written
+	// to: the broker refuses a batch as a whole. A message that would not fit
+	// is rejected before it is sent. The marks have a limit of their own.
+	// Default 1048588, which is the broker's.
 	MaxMessageBytes int
 
 	// Topics says what to do about a topic that does not exist.
 	Topics TopicDefaults
-
-	// OpenTimeout bounds Open: reaching the cluster, fencing, reading the
-	// marks. Default 30s.
-	OpenTimeout time.Duration
 
 	// DialTimeout bounds connecting to one broker. Default 3s.
 	DialTimeout time.Duration
@@ -58,11 +55,11 @@ type Config struct {
 	// repeated on another connection. Default 20s.
 	StallTimeout time.Duration
 
-	// ProbeInterval is how often an idle session asks the cluster for a sign of
-	// life. Default 2s.
+	// ProbeInterval is how often an idle session sends a request to see whether
+	// the cluster answers. Default 2s.
 	ProbeInterval time.Duration
 
-	// ProbeTimeout ends an idle session whose question was not answered for so
+	// ProbeTimeout ends an idle session if that request was not answered for so
 	// long. Default 4s.
 	ProbeTimeout time.Duration
 
@@ -72,6 +69,9 @@ type Config struct {
 	// renewAfter is how many messages a session sends to one partition at most;
 	// see defaultRenewAfter.
 	renewAfter int64
+
+	// writeTimeout bounds WriteMarks.
+	writeTimeout time.Duration
 }
 
 // TopicDefaults describes topics that the sink creates.
@@ -97,10 +97,14 @@ const (
 	minMaxMessageBytes    = 1024    // below it not even walpost's headers fit
 
 	// defaultRenewAfter bounds the messages of one session to one partition.
-	// sarama counts them in an int32 that it does not wrap; the broker expects
-	// the number after 2^31-1 to be 0. A session ends in good order at a
-	// quarter of that, and the next one starts at 0 with a new producer id.
+	// Their sequence numbers are int32: the broker expects 0 after 2^31-1, but
+	// sarama does not wrap. At a quarter of that a session ends after settling
+	// everything, and the next one starts at 0 with a new producer id.
 	defaultRenewAfter = 1 << 29
+
+	// defaultWriteTimeout leaves a coordinator that has just started time to
+	// load.
+	defaultWriteTimeout = 30 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -111,13 +115,13 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxMessageBytes, brokerMaxMessageBytes)
 	setDefault(&c.Topics.Partitions, -1)
 	setDefault(&c.Topics.ReplicationFactor, -1)
-	setDefault(&c.OpenTimeout, 30*time.Second)
 	setDefault(&c.DialTimeout, 3*time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.StallTimeout, 20*time.Second)
 	setDefault(&c.ProbeInterval, 2*time.Second)
 	setDefault(&c.ProbeTimeout, 4*time.Second)
 	setDefault(&c.renewAfter, defaultRenewAfter)
+	setDefault(&c.writeTimeout, defaultWriteTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -168,7 +172,7 @@ func (c Config) validate() error {
 		{c.MaxMessageBytes < minMaxMessageBytes, fmt.Sprintf("max message bytes is %d, at least %d are needed", c.MaxMessageBytes, minMaxMessageBytes)},
 		{c.Topics.Partitions < -1, fmt.Sprintf("%d partitions: want a positive number, or -1 for the broker's default", c.Topics.Partitions)},
 		{c.Topics.ReplicationFactor < -1, fmt.Sprintf("replication factor %d: want a positive number, or -1 for the broker's default", c.Topics.ReplicationFactor)},
-		{c.OpenTimeout < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
+		{c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
 	}
 	errs := []error{checkTopicName(c.CheckpointTopic)}
 	for _, check := range checks {

@@ -13,7 +13,7 @@ import (
 type dialer struct {
 	net net.Dialer
 
-	// life ends with cut: it interrupts dials under way and tells isCut.
+	// life is cancelled by cut, which interrupts dials in progress.
 	life context.Context //nolint:containedctx // sarama dials without a context
 	end  context.CancelFunc
 
@@ -52,8 +52,8 @@ func (d *dialer) track(c net.Conn, addr string) (net.Conn, error) {
 	return t, nil
 }
 
-// cut ends every connection and refuses new ones. What was written to a socket
-// and has not left the machine is discarded. It may be called again.
+// cut closes every connection and refuses new ones. Data still in a socket's
+// send buffer is discarded. It may be called again.
 func (d *dialer) cut() {
 	d.end()
 	d.mu.Lock()
@@ -67,8 +67,8 @@ func (d *dialer) cut() {
 
 func (d *dialer) isCut() bool { return d.life.Err() != nil }
 
-// pace is a backoff for sarama's retries: wait, but not once cut, when no
-// attempt can succeed and waiting would only keep goroutines alive.
+// pace makes a backoff for sarama's retries: wait, but zero once the dialer is
+// cut, when no attempt can succeed and waiting would only keep goroutines alive.
 func (d *dialer) pace(wait func(retries int) time.Duration) func(retries, limit int) time.Duration {
 	return func(retries, _ int) time.Duration {
 		if d.isCut() {
@@ -84,7 +84,7 @@ func (d *dialer) forget(c *trackedConn) {
 	delete(d.conns, c)
 }
 
-// discard closes without the kernel delivering what is still in its buffer.
+// discard closes c and drops what is still in its send buffer.
 func discard(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

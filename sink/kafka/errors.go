@@ -17,17 +17,22 @@ const (
 	condCheckpointMissing = "checkpoint_missing"
 	condCheckpointTooNew  = "checkpoint_too_new"
 	condStalled           = "stalled"
-	// condTakenOver: the registry has no condition of its own for a fenced
-	// producer. Another relay of this pipeline works, and this one is a standby
-	// until it ends: that is slot_busy.
+	condLostRecords       = "kafka_lost_records"
+	// condTakenOver is reported by a fenced producer: another relay of this
+	// pipeline works, and this one is its standby. A relay is also fenced when
+	// its own commit outlived the transaction timeout. Then it looks like a
+	// standby too, although nobody else works, but only for the backoff until
+	// its next attempt: that finds the slot free and streams, or reports what is
+	// really wrong.
 	condTakenOver = "slot_busy"
 )
 
-// failure is an error that says what it means for the relay.
+// failure is an error with the condition, remedy and retryability that the relay
+// asks for.
 type failure struct {
 	op        string // what was attempted, on what
-	condition string // "" is none in particular: starting again is worth a try
-	remedy    string // "" leaves it to the condition's own
+	condition string // "": none
+	remedy    string // "": that of the condition
 	final     bool   // trying again can't help
 	err       error
 }
@@ -38,14 +43,15 @@ func (f *failure) Condition() string { return f.condition }
 func (f *failure) Remedy() string    { return f.remedy }
 func (f *failure) Retryable() bool   { return !f.final }
 
-// errClosed is what a session answers after, or while, it is closed.
+// errClosed is the error of a call on a session that is closed or closing.
 var errClosed = errors.New("kafka session: closed")
 
-// explain gives an error of sarama's its meaning. One that has one already
-// keeps it.
-func explain(op string, err error) error {
+// classify turns an error of sarama's into a failure. An error that is classified
+// already stays as it is.
+func classify(op string, err error) error {
 	var known *failure
 	var rejected *sink.Rejected
+	var misconfigured sarama.ConfigurationError
 	if errors.As(err, &known) || errors.As(err, &rejected) {
 		return err
 	}
@@ -63,6 +69,10 @@ func explain(op string, err error) error {
 		f.condition = condTopicMissing
 	case isAny(err, sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend):
 		f.condition = condStalled
+	case errors.As(err, &misconfigured):
+		f.err = fmt.Errorf("refused by the Kafka client itself: %w", err)
+		f.remedy = "correct the kafka setting that the error names; if walpost has no such setting, report it as a bug"
+		f.final = true
 	case !isAnswer(err):
 		f.err = fmt.Errorf("the brokers can't be reached: %w", err)
 		f.condition = condUnreachable
@@ -70,8 +80,9 @@ func explain(op string, err error) error {
 	return f
 }
 
-// isAnswer reports whether a broker that can be reached said so itself. What
-// brokers say of one another being away counts as unreachable.
+// isAnswer reports whether err is an error code from a broker, which therefore
+// can be reached. Codes that say that another broker is away count as
+// unreachable.
 func isAnswer(err error) bool {
 	var code sarama.KError
 	if !errors.As(err, &code) {
@@ -82,16 +93,16 @@ func isAnswer(err error) bool {
 		sarama.ErrOffsetsLoadInProgress, sarama.ErrNotController)
 }
 
-// refusesRecord reports whether err is a broker's judgement on the records
-// themselves, which sending them again would not change.
+// refusesRecord reports whether err is about the records themselves, so that
+// sending them again would fail again.
 func refusesRecord(err error) bool {
 	var unencodable sarama.PacketEncodingError
 	return errors.As(err, &unencodable) || isAny(err, sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge,
 		sarama.ErrInvalidRecord, sarama.ErrInvalidTopic, sarama.ErrInvalidTimestamp, sarama.ErrPolicyViolation, sarama.ErrUnsupportedForMessageFormat)
 }
 
-// firstCause looks into the lists that sarama's synchronous producer returns:
-// their text is only a count.
+// firstCause is the first of the errors that sarama's synchronous producer
+// returns as a list, whose own text is only their number.
 func firstCause(err error) error {
 	var list sarama.ProducerErrors
 	if errors.As(err, &list) && len(list) > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/IBM/sarama"
@@ -36,7 +37,7 @@ func TestErrorsHaveAMeaning(t *testing.T) {
 		{sarama.ProducerErrors{{Err: sarama.ErrProducerFenced}}, condTakenOver},
 		{errors.Join(io.EOF, sarama.ErrSASLAuthenticationFailed), condAuthFailed},
 	} {
-		condition, retryable, err := meaning(t, explain("op", c.err))
+		condition, retryable, err := meaning(t, classify("op", c.err))
 		if condition != c.want || !retryable {
 			t.Errorf("%v means %q (retryable %v), want %q", c.err, condition, retryable, c.want)
 		}
@@ -46,12 +47,28 @@ func TestErrorsHaveAMeaning(t *testing.T) {
 	}
 }
 
+// What the client library refuses by its configuration never reached a broker,
+// but the brokers are not to blame.
+func TestARefusalOfTheClientItselfIsFinal(t *testing.T) {
+	for name, err := range map[string]error{
+		"alone":     sarama.ConfigurationError("Producer.Foo must be > 0"),
+		"in a list": sarama.ProducerErrors{{Err: sarama.ConfigurationError("Producer.Foo must be > 0")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			condition, retryable, err := meaning(t, classify("op", err))
+			if condition != "" || retryable || !strings.Contains(err.Error(), "Producer.Foo") || strings.Contains(err.Error(), "reached") {
+				t.Errorf("condition %q, retryable %v: %v", condition, retryable, err)
+			}
+		})
+	}
+}
+
 func TestAMeaningIsKept(t *testing.T) {
 	for _, err := range []error{
 		&failure{op: "inner", err: io.EOF, condition: condCheckpointMissing, final: true},
 		fmt.Errorf("outer: %w", &sink.Rejected{Err: io.EOF}),
 	} {
-		if got := explain("outer", err); !errors.Is(got, err) || got.Error() != err.Error() {
+		if got := classify("outer", err); !errors.Is(got, err) || got.Error() != err.Error() {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -349,7 +349,23 @@ func TestTheEndOfAContextInterruptsSend(t *testing.T) {
 	if n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("send took %d: %v", n, err)
 	}
-	<-s.Done()
+	select {
+	case <-s.Done():
+	default:
+		t.Error("Send has returned and the session has not ended yet")
+	}
+}
+
+func TestASessionIsOverOnceItsCallWasInterrupted(t *testing.T) {
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 1000 { // as a race, it would not show every time
+		s := &session{dialer: newDialer(time.Second), done: make(chan struct{})}
+		s.failAtEndOf(ended, "test")()
+		if !errors.Is(s.Err(), context.Canceled) {
+			t.Fatalf("the session's error is %v", s.Err())
+		}
+	}
 }
 
 // Blocked for room, Send can be interrupted without harm.

@@ -18,9 +18,9 @@ const (
 )
 
 // committedReader reads a range of one partition as a read_committed consumer
-// would. sarama's consumer does not do: it does not tell how far it has read
-// where the last offsets are control records, aborted or compacted away, so
-// nobody could say when a range was read to its end.
+// would. sarama's consumer can't be used: it reports its position only with
+// records, so if the last offsets of the range are control records, aborted or
+// compacted away, one could not tell when the range is read to its end.
 type committedReader struct {
 	client    sarama.Client
 	topic     string
@@ -30,9 +30,9 @@ type committedReader struct {
 	aborting map[int64]bool // producers whose records at this point are aborted
 }
 
-// read calls each for every committed record in [from, to), and returns when
-// the range is exhausted: it waits for transactions that are open in it.
-// Records are valid during the call only.
+// read calls each for every committed record in [from, to) and waits for
+// transactions that are open in that range. A record is valid only during the
+// call.
 func (r *committedReader) read(from, to int64, each func(*sarama.Record)) error {
 	r.aborting = map[int64]bool{}
 	next := from
@@ -54,8 +54,8 @@ func (r *committedReader) read(from, to int64, each func(*sarama.Record)) error 
 	return nil
 }
 
-// errOpenTransaction says that what is left of a range belongs to a transaction
-// that has not ended, or lies behind one.
+// errOpenTransaction says that the rest of a range can't be read because a
+// transaction in or before it has not ended.
 var errOpenTransaction = errors.New("a transaction is open there")
 
 func (r *committedReader) unreadable(next, to, stable int64) error {

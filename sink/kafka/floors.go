@@ -27,8 +27,8 @@ type topicRecord struct {
 	Next []int64 `json:"next"`         // floor by partition
 }
 
-// floors knows, per partition written to, from which offset on a successor
-// would have to read. Safe for concurrent use: Send prepares topics, drain adds
+// floors holds the floor of every partition that the pipeline has written to; see
+// the package doc. Safe for concurrent use: Send prepares topics, drain adds
 // points, Commit advances.
 type floors struct {
 	mu     sync.Mutex
@@ -81,22 +81,22 @@ func decodeFloors(mark []byte) (*floors, error) {
 	return f, nil
 }
 
-// prepare makes sure that every partition of a topic has a floor and returns
-// them, and whether any is new and therefore not in the record yet. end gives a
-// partition's end offset: below it nothing can be this session's, and before it
-// no session of this pipeline wrote there, or the mark would know.
+// prepare makes sure that every partition of a topic has a floor. It returns the
+// floors, and whether any of them is new and so not in the mark yet. A new one is
+// the partition's end offset, which end finds out: nothing below it is from this
+// pipeline, or the mark would have a floor for the partition.
+//
+// A topic whose id is not the mark's is refused. Without either id nothing is
+// concluded.
 func (f *floors) prepare(name, id string, partitions int, end func(partition int32) (int64, error)) (list []*partitionFloor, isNew bool, err error) {
 	f.mu.Lock()
 	t := f.topics[name]
 	f.mu.Unlock()
-	switch {
-	case t == nil:
+	if t == nil {
 		t = &topicFloors{}
-	case t.isAnother(id):
-		// Another topic of the same name. How much of it a predecessor has
-		// written is not known: the lowest floor is right, if slow.
-		t = &topicFloors{}
-		end = func(int32) (int64, error) { return 0, nil }
+	}
+	if t.isAnother(id) {
+		return nil, false, recreated(name, t.id, id)
 	}
 	known := t.partitions
 	for p := len(known); p < partitions; p++ {
@@ -114,25 +114,31 @@ func (f *floors) prepare(name, id string, partitions int, end func(partition int
 	return known, isNew, nil
 }
 
-// recreated reports whether a topic was known under another id.
-func (f *floors) recreated(name, id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t := f.topics[name]
-	return t != nil && t.isAnother(id)
+// recreated is the failure to write to a topic that was deleted and created
+// again: acknowledged events went with the old one, and only a person can tell
+// whether their consumers had read them.
+func recreated(name, was, is string) error {
+	return &failure{
+		op:        "prepare topic " + name,
+		err:       fmt.Errorf("the topic was deleted and created again: this pipeline has written to topic id %s, the id is now %s", was, is),
+		condition: condLostRecords,
+		remedy: "find out which events were in the deleted topic and publish again what consumers miss; " +
+			"then `walpost init --adopt-slot` accepts the topic as it is",
+		final: true,
+	}
 }
 
 func (t *topicFloors) isAnother(id string) bool {
 	return t.id != "" && id != "" && t.id != id
 }
 
-// add notes that a message's record is followed by offset next. When points get
-// many, every other one is dropped: a floor then stays lower for longer.
+// add records that the offset after message seq's record is next. When there are
+// maxPoints, every other one is dropped; the floor then rises in larger steps.
 func (f *floors) add(p *partitionFloor, seq uint64, next int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if next <= p.newest() {
-		return // of no use: a recognised duplicate may come without its offset
+		return // the broker may acknowledge a duplicate batch without its true offset
 	}
 	if len(p.points) == maxPoints {
 		p.points = thin(p.points)

@@ -73,15 +73,14 @@ func TestFloorsOfPartitionsAddedToATopic(t *testing.T) {
 	}
 }
 
-// How much of a recreated topic earlier sessions have written is unknown.
-func TestFloorsOfARecreatedTopicAreTheLowest(t *testing.T) {
+func TestATopicWithAnotherIDHasNoFloors(t *testing.T) {
 	f := mustDecode(t, []byte(`{"v":1,"topics":{"orders":{"id":"id-1","next":[5000]}}}`))
-	if f.recreated("topic", "id-2") || !f.recreated("orders", "id-2") || f.recreated("orders", "id-1") || f.recreated("orders", "") {
-		t.Error("a recreated topic is told from others by nothing but its id")
+	_, _, err := f.prepare("orders", "id-2", 1, endsAt(40))
+	if condition, retryable, err := meaning(t, err); condition != condLostRecords || retryable {
+		t.Errorf("condition %q, retryable %v: %v", condition, retryable, err)
 	}
-	list, isNew := mustPrepare(t, f, "orders", "id-2", 1, endsAt(40))
-	if !isNew || list[0].next != 0 {
-		t.Errorf("new %v, floor %d", isNew, list[0].next)
+	if got := f.topics["orders"]; got.id != "id-1" || got.partitions[0].next != 5000 {
+		t.Errorf("the floors are now %+v", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package kafka
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -18,17 +19,17 @@ type marksStore struct {
 	client   sarama.Client
 	producer sarama.SyncProducer // nil where the marks are only read
 
-	// turn is held by whoever uses the producer: a transaction is one
-	// goroutine's at a time.
-	turn chan struct{}
+	// sem, of capacity 1, guards the producer, which has one transaction at a
+	// time. It is a channel so that waiting can be given up.
+	sem chan struct{}
 }
 
 // readMarksOnly connects without fencing anybody.
 func readMarksOnly(cfg Config, d *dialer) (*marksStore, error) {
-	m := &marksStore{cfg: cfg, turn: make(chan struct{}, 1)}
+	m := &marksStore{cfg: cfg, sem: make(chan struct{}, 1)}
 	client, err := sarama.NewClient(cfg.Brokers, cfg.marksConfig(d, m.inError))
 	if err != nil {
-		return nil, explain("connect to Kafka", err)
+		return nil, classify("connect to Kafka", err)
 	}
 	m.client = client
 	return m, nil
@@ -45,13 +46,13 @@ func fenceMarks(cfg Config, d *dialer) (*marksStore, error) {
 	m.producer, err = sarama.NewSyncProducerFromClient(m.client)
 	if err != nil {
 		m.close()
-		return nil, explain("take over transactional id "+cfg.TransactionalID, err)
+		return nil, classify("take over transactional id "+cfg.TransactionalID, err)
 	}
 	return m, nil
 }
 
-// inError reports that the transaction at hand has failed. It is asked while one
-// is being written, not before there is a producer.
+// inError reports that the current transaction has failed. sarama's producer
+// calls it, so m.producer is set by then.
 func (m *marksStore) inError() bool {
 	return m.producer.TxnStatus()&sarama.ProducerTxnFlagInError != 0
 }
@@ -63,20 +64,20 @@ func (m *marksStore) close() {
 	_ = m.client.Close()
 }
 
-// read returns the latest committed value of every mark. The end it reads to is
-// the high watermark at the time of the call, not the last stable offset: a
-// transaction whose commit was acknowledged may have its marker still on the
-// way, and would be missed below the latter.
+// read returns the latest committed value of every mark. It reads up to the high
+// watermark at the time of the call, not to the last stable offset: the
+// coordinator acknowledges a commit before its marker is written, and until then
+// the transaction lies above the last stable offset and would be missed.
 func (m *marksStore) read() (map[string][]byte, error) {
 	topic := m.cfg.CheckpointTopic
 	op := "read the checkpoint from topic " + topic
 	end, err := m.client.GetOffset(topic, 0, sarama.OffsetNewest)
 	if err != nil {
-		return nil, explain(op, err)
+		return nil, classify(op, err)
 	}
 	start, err := m.client.GetOffset(topic, 0, sarama.OffsetOldest)
 	if err != nil {
-		return nil, explain(op, err)
+		return nil, classify(op, err)
 	}
 	marks := map[string][]byte{}
 	reader := committedReader{client: m.client, topic: topic, patience: m.patience()}
@@ -91,15 +92,16 @@ func (m *marksStore) read() (map[string][]byte, error) {
 		return marks, nil
 	}
 	if err != nil {
-		return nil, explain(op, err)
+		return nil, classify(op, err)
 	}
 	return marks, nil
 }
 
-// patience is how long a reader waits for a transaction to end. The fence has
-// ended a predecessor's already. Who has not fenced gives an acknowledged commit
-// time to become visible, but does not wait until the coordinator aborts what a
-// dead relay has left open: those marks were never durable.
+// patience is how long a reader waits for an open transaction to end. With a
+// producer, fencing has ended the predecessor's transaction already. Without one,
+// the reader gives an acknowledged commit time to become visible, but does not
+// wait for the coordinator to abort a dead relay's transaction: those marks were
+// never durable.
 func (m *marksStore) patience() time.Duration {
 	if m.producer == nil {
 		return min(unfencedPatience, m.cfg.StallTimeout)
@@ -109,19 +111,48 @@ func (m *marksStore) patience() time.Duration {
 
 const unfencedPatience = 500 * time.Millisecond
 
-// write commits marks in one transaction. The caller holds the turn.
+// write commits marks in one transaction. The caller holds sem.
 func (m *marksStore) write(marks map[string][]byte) error {
 	op := "write the checkpoint to topic " + m.cfg.CheckpointTopic
-	if err := m.producer.BeginTxn(); err != nil {
-		return explain(op, err)
+	records := m.records(marks)
+	for _, record := range records {
+		if size := batchSize(record); size > marksMaxMessageBytes {
+			return &failure{
+				op:     op,
+				err:    fmt.Errorf("mark %s takes up to %d bytes as a Kafka batch, the limit is %d", record.Key, size, marksMaxMessageBytes),
+				remedy: tooManyPartitions,
+				final:  true,
+			}
+		}
 	}
-	if err := m.producer.SendMessages(m.records(marks)); err != nil {
-		return explain(op, err)
+	if err := m.producer.BeginTxn(); err != nil {
+		return classify(op, err)
+	}
+	if err := m.producer.SendMessages(records); err != nil {
+		return m.refused(op, err)
 	}
 	if err := m.producer.CommitTxn(); err != nil {
-		return explain(op, err)
+		return classify(op, err)
 	}
 	return nil
+}
+
+// tooManyPartitions is the remedy for a floors mark that is too large. The other
+// marks are small.
+const tooManyPartitions = "the pipeline has written to more topics and partitions than one record can list: route its events to fewer of them, or split it into several pipelines; " +
+	"`walpost init --adopt-slot` makes it forget the topics it no longer writes to"
+
+// refused gives its meaning to an error of writing records.
+func (m *marksStore) refused(op string, err error) error {
+	if !isAny(firstCause(err), sarama.ErrMessageSizeTooLarge) {
+		return classify(op, err)
+	}
+	return &failure{
+		op:     op,
+		err:    fmt.Errorf("larger than max.message.bytes of that topic: %w", firstCause(err)),
+		remedy: fmt.Sprintf("set max.message.bytes of topic %s to %d; if it is that already, %s", m.cfg.CheckpointTopic, marksMaxMessageBytes, tooManyPartitions),
+		final:  true,
+	}
 }
 
 func (m *marksStore) records(marks map[string][]byte) []*sarama.ProducerMessage {

@@ -327,13 +327,13 @@ func TestOpenIsBounded(t *testing.T) {
 			t.Errorf("open: %v", err)
 		}
 	})
-	t.Run("by its own patience", func(t *testing.T) {
+	t.Run("in WriteMarks by its own", func(t *testing.T) {
 		cluster := fakeCluster(t)
 		cfg := testConfig(cluster)
-		cfg.OpenTimeout = 200 * time.Millisecond
+		cfg.writeTimeout = 200 * time.Millisecond
 		kafka := prepared(t, cfg)
 		swallow(cluster, kmsg.InitProducerID)
-		_, _, err := kafka.Open(t.Context(), nil)
+		err := kafka.WriteMarks(t.Context(), nil)
 		if condition, retryable, _ := meaning(t, err); condition != condUnreachable || !retryable {
 			t.Errorf("condition %q, retryable %v: %v", condition, retryable, err)
 		}

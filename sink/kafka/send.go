@@ -14,8 +14,8 @@ import (
 )
 
 // topic is what a session knows of a topic it writes to. The partition count is
-// read once, at first use: a count that changed under way would send later
-// events of a key elsewhere, overtaking earlier ones.
+// read once, at first use: if it changed within a session, later events of a key
+// could go to another partition and overtake earlier ones.
 type topic struct {
 	partitions []*partition
 }
@@ -23,24 +23,25 @@ type topic struct {
 type partition struct {
 	topic  string
 	number int32
-	sent   int64 // by Send alone
+	sent   int64 // used only by Send
 	floor  *partitionFloor
 
-	// drain's alone: the newest acknowledged record of the batch at hand.
+	// Used only by drain: the newest acknowledged record of the current batch.
 	acked   bool
 	seq     uint64
 	nextOff int64
 }
 
-// Send implements [sink.Session]. The end of ctx while it waits for room harms
-// nothing: msgs[:n] are taken, the rest is untouched, and the session lives on,
-// so that Close can still flush. Where ctx ends while a topic is prepared for
-// its first message, the session ends.
+// Send implements [sink.Session]. When ctx ends while Send waits for room in
+// sarama's queue, the session lives on, so that Close can still flush. When ctx
+// ends while a topic is prepared for its first message, the session ends: that
+// writes to the checkpoint topic, and sarama can only be interrupted by cutting
+// its connections.
 func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if err := ctx.Err(); err != nil {
-		return 0, err
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
 	}
 	n, unready := s.ready(ctx, msgs)
 	now := time.Now()
@@ -56,9 +57,9 @@ func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) 
 }
 
 // ready prepares the messages' topics and returns how many messages may be
-// sent. Where a topic can't be prepared nothing of that transaction may: as
-// long as the topic is missing its events come again with every attempt, and
-// would be published by each.
+// sent. If a topic can't be prepared, none of the transaction's messages may be
+// sent: the whole transaction comes again with every attempt, and those of its
+// events that go to other topics would be published again each time.
 func (s *session) ready(ctx context.Context, msgs []outbox.Message) (int, error) {
 	first := 0 // of the transaction
 	for i := range msgs {
@@ -70,7 +71,7 @@ func (s *session) ready(ctx context.Context, msgs []outbox.Message) (int, error)
 		}
 		_, err := s.topicOf(ctx, &msgs[i])
 		var rejected *sink.Rejected
-		if err != nil && !errors.As(err, &rejected) { // what is rejected is told in its turn
+		if err != nil && !errors.As(err, &rejected) { // send reports the rejection when it gets to the message
 			return first, err
 		}
 	}
@@ -89,36 +90,36 @@ func (s *session) send(ctx context.Context, m *outbox.Message, now time.Time) er
 	if p.sent >= s.cfg.renewAfter {
 		return s.renew(ctx, p)
 	}
-	slot := s.spares.take()
-	slot.load(m, p, now)
-	if size := slot.size(); size > s.cfg.MaxMessageBytes {
-		s.spares.putBack(slot)
+	c := s.spares.take()
+	c.load(m, p, now)
+	if size := c.size(); size > s.cfg.MaxMessageBytes {
+		s.spares.putBack(c)
 		return reject(m, fmt.Errorf("it takes up to %d bytes as a Kafka batch, the limit is %d", size, s.cfg.MaxMessageBytes))
 	}
-	return s.hand(ctx, slot)
+	return s.enqueue(ctx, c)
 }
 
-// hand gives a slot to sarama, which blocks while its queues are full.
-func (s *session) hand(ctx context.Context, slot *slot) error {
+// enqueue gives a carrier to sarama, which blocks while its queues are full.
+func (s *session) enqueue(ctx context.Context, c *carrier) error {
 	s.sent.Add(1) // before drain can count it as settled
-	slot.partition.sent++
+	c.partition.sent++
 	select {
-	case s.producer.Input() <- &slot.msg:
+	case s.producer.Input() <- &c.msg:
 		return nil
 	default:
 	}
 	select {
-	case s.producer.Input() <- &slot.msg:
+	case s.producer.Input() <- &c.msg:
 		return nil
 	case <-s.done:
 	case <-s.closing:
 	case <-ctx.Done():
 	}
 	s.sent.Add(^uint64(0))
-	slot.partition.sent--
-	s.spares.putBack(slot)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	c.partition.sent--
+	s.spares.putBack(c)
+	if ctx.Err() != nil && !s.over.Load() {
+		return context.Cause(ctx)
 	}
 	return s.ended()
 }
@@ -154,26 +155,22 @@ func (s *session) topicOf(ctx context.Context, m *outbox.Message) (*topic, error
 		s.topics[m.Topic] = t
 		return t, nil
 	case isAnswer(err) && !s.over.Load():
-		return nil, err // about this topic; what was sent to others is unharmed
+		return nil, err // concerns only this topic, not what was sent to others
 	default:
 		return nil, s.fail(err)
 	}
 }
 
 // prepare finds or creates a topic and makes sure that the floors of all its
-// partitions are in the record before the first write: one offset lookup a
-// partition, then one transaction.
+// partitions are in the floors mark before the first write: one offset lookup
+// per partition, then one transaction.
 func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	defer s.failAtEndOf(ctx, "prepare topic "+name)()
 	meta, err := s.sink.ensureTopic(ctx, s.dialer, name, s.cfg.Topics.detail())
 	if err != nil {
 		return nil, err
 	}
-	id := topicID(meta)
-	if s.floors.recreated(name, id) {
-		s.cfg.Logger.Warn("the topic was recreated since this pipeline last wrote to it; what it held is gone", "topic", name)
-	}
-	floors, isNew, err := s.floors.prepare(name, id, len(meta.Partitions), func(p int32) (int64, error) {
+	floors, isNew, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
 		return s.endOffset(ctx, name, p)
 	})
 	if err != nil {
@@ -192,8 +189,9 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	return t, nil
 }
 
-// endOffset asks for a partition's end. Right after a topic's creation, or
-// while a leader moves, brokers disagree for a moment.
+// endOffset asks for a partition's end offset. It retries for a while, because
+// brokers may not yet agree on a topic that was just created, or on a leader that
+// has just moved.
 func (s *session) endOffset(ctx context.Context, topic string, partition int32) (int64, error) {
 	var end int64
 	attempt := func() error {
@@ -205,12 +203,12 @@ func (s *session) endOffset(ctx context.Context, topic string, partition int32) 
 		return err
 	}
 	if err := backoff.Retry(attempt, s.sink.polling(ctx)); err != nil {
-		return 0, explain(fmt.Sprintf("find the end of %s/%d", topic, partition), err)
+		return 0, classify(fmt.Sprintf("find the end of %s/%d", topic, partition), err)
 	}
 	return end, nil
 }
 
-// topicID is empty where the broker tells none.
+// topicID is empty if the broker does not send topic ids.
 func topicID(meta *sarama.TopicMetadata) string {
 	if meta.Uuid == (sarama.Uuid{}) {
 		return ""
@@ -218,7 +216,7 @@ func topicID(meta *sarama.TopicMetadata) string {
 	return meta.Uuid.String()
 }
 
-// detail is nil where topics are not to be created.
+// detail is nil if missing topics must not be created.
 func (d TopicDefaults) detail() *sarama.TopicDetail {
 	if !d.Create {
 		return nil
@@ -230,10 +228,11 @@ func (d TopicDefaults) detail() *sarama.TopicDetail {
 	return &sarama.TopicDetail{NumPartitions: d.Partitions, ReplicationFactor: d.ReplicationFactor, ConfigEntries: entries}
 }
 
-// errRenew ends a session in good order.
-var errRenew = errors.New("the sequence numbers of a partition are used up to a quarter; a new session continues")
+// errRenew is why a session ends that has sent renewAfter messages to one
+// partition.
+var errRenew = errors.New("a quarter of the partition's sequence numbers is used; a new session continues")
 
-// renew lets everything sent be settled, then ends the session.
+// renew waits until everything sent is settled, then ends the session.
 func (s *session) renew(ctx context.Context, p *partition) error {
 	if err := s.flush(ctx); err != nil {
 		return err

@@ -22,21 +22,21 @@ type session struct {
 	client sarama.Client // the event producer's
 
 	producer sarama.AsyncProducer
-	slots    freeList
+	carriers freeList
 
-	// sending is held by Send; Close takes it to be sure that nobody is about
-	// to hand a message to a producer that is shut down.
+	// sending is held by Send. Close takes it, so that no Send passes a message
+	// to a producer that has been shut down.
 	sending sync.Mutex
 	topics  map[string]*topic // under sending
 	spares  spares            // under sending
 
-	// sent and settled count messages; what lies between is outstanding. moved
-	// is signalled when settled has grown.
+	// sent and settled count messages; sent-settled are outstanding. moved is
+	// signalled when settled has grown.
 	sent    atomic.Uint64
 	settled atomic.Uint64
 	moved   chan struct{}
 
-	// settling excludes a Settle in progress from the session's end, so that
+	// settling is held during Settle and while the session is ended, so that
 	// nothing is settled once Done is closed.
 	settling sync.Mutex
 	over     atomic.Bool
@@ -60,7 +60,7 @@ func (s *session) Err() error {
 	return s.err
 }
 
-// ended is what a call finds that comes too late.
+// ended is the error of a call on a session that is over.
 func (s *session) ended() error {
 	if err := s.Err(); err != nil {
 		return err
@@ -68,8 +68,8 @@ func (s *session) ended() error {
 	return errClosed
 }
 
-// fail ends the session because of err, unless it has ended, and returns why it
-// has. From here on nothing is settled and nothing leaves.
+// fail ends the session with err, unless it has ended already, and returns the
+// error it ended with. Afterwards nothing is settled and nothing is sent.
 func (s *session) fail(err error) error {
 	s.end(err)
 	s.dialer.cut()
@@ -87,18 +87,24 @@ func (s *session) end(err error) {
 	close(s.done)
 }
 
-// failAtEndOf makes the end of ctx end the session, which interrupts whatever
-// sarama is doing, until the function it returns is called. sarama's calls take
-// no context.
+// failAtEndOf fails the session when ctx ends before stop is called. sarama's
+// calls take no context; cutting the connections is what interrupts them. If
+// ctx has ended, the session is over when stop returns.
 func (s *session) failAtEndOf(ctx context.Context, op string) (stop func()) {
+	failed := make(chan struct{})
 	unregister := context.AfterFunc(ctx, func() {
+		defer close(failed)
 		_ = s.fail(fmt.Errorf("%s: %w", op, context.Cause(ctx)))
 	})
-	return func() { unregister() }
+	return func() {
+		if !unregister() {
+			<-failed
+		}
+	}
 }
 
-// flush waits until everything sent is settled. Only one goroutine at a time
-// may: Send while it runs, Close afterwards.
+// flush waits until everything sent is settled. Its caller holds sending: moved
+// wakes only one waiter.
 func (s *session) flush(ctx context.Context) error {
 	for s.settled.Load() != s.sent.Load() {
 		select {
@@ -112,8 +118,7 @@ func (s *session) flush(ctx context.Context) error {
 	return nil
 }
 
-// Close implements [sink.Session]. It may be called again and then returns what
-// it returned the first time.
+// Close implements [sink.Session]. Later calls return what the first returned.
 func (s *session) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() { s.closeErr = s.shutDown(ctx) })
 	return s.closeErr
@@ -123,14 +128,14 @@ func (s *session) shutDown(ctx context.Context) error {
 	failedBefore := s.over.Load()
 	close(s.closing)
 	stop := s.failAtEndOf(ctx, "close the session")
-	s.sending.Lock() // Send has returned; when it is called again the session is over
+	s.sending.Lock() // waits for Send; a later Send finds the session over
 	err := s.flush(ctx)
-	stop()
 	if err == nil {
 		s.end(nil)
 	} else {
 		_ = s.fail(err)
 	}
+	stop()
 	outstanding := s.sent.Load() - s.settled.Load()
 	s.sending.Unlock()
 	s.tearDown(ctx)
@@ -140,9 +145,8 @@ func (s *session) shutDown(ctx context.Context) error {
 	return fmt.Errorf("close the Kafka session: %d messages abandoned: %w", outstanding, err)
 }
 
-// tearDown gives everything back. No connection is needed for it and none is
-// left when it returns; that sarama's goroutines have ended is awaited no longer
-// than ctx allows.
+// tearDown releases everything. It cuts all connections first, then waits for
+// sarama's goroutines, but no longer than ctx allows.
 func (s *session) tearDown(ctx context.Context) {
 	s.dialer.cut()
 	torn := make(chan struct{})
@@ -150,7 +154,7 @@ func (s *session) tearDown(ctx context.Context) {
 		defer close(torn)
 		s.producer.AsyncClose() // drain ends when sarama has closed both channels
 		s.workers.Wait()
-		s.marks.turn <- struct{}{} // kept: a Commit has returned, none follows
+		s.marks.sem <- struct{}{} // never released: no Commit may follow
 		s.marks.close()
 		_ = s.client.Close()
 	}()

@@ -10,9 +10,9 @@ import (
 	"github.com/walpost/walpost/sink"
 )
 
-// missingFor is how long brokers must agree that there is no checkpoint topic
-// before that is believed: one that has just started may not know yet, and the
-// conclusion stops a relay for good.
+// missingFor is for how long brokers must say that there is no checkpoint topic
+// before that is believed. A broker that has just started may not know it yet,
+// and a missing one stops the relay for good.
 const missingFor = time.Second
 
 // Sink publishes to one Kafka cluster for one pipeline.
@@ -58,14 +58,19 @@ func (s *Sink) readMarks(ctx context.Context, d *dialer) (map[string][]byte, err
 	return marks, err
 }
 
-// WriteMarks fences every session of the pipeline and makes marks durable, in
-// one transaction. It is for who has nothing to send: `walpost init`.
+// WriteMarks fences every session of the pipeline and makes marks durable. In
+// the same transaction it deletes the sink's own floors mark: from then on every
+// topic is accepted as it is, also one that was deleted and created again. It is
+// for `walpost init`, and gives up after 30 s.
 func (s *Sink) WriteMarks(ctx context.Context, marks map[string][]byte) error {
-	session, _, err := s.Open(ctx, func([]uint64, sink.Outcome) {})
+	late := &failure{op: "write the checkpoint", err: fmt.Errorf("not done within %s", s.cfg.writeTimeout), condition: condUnreachable}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.writeTimeout, late)
+	defer cancel()
+	session, _, err := s.openSession(ctx, func([]uint64, sink.Outcome) {})
 	if err != nil {
 		return err
 	}
-	if err := session.Commit(ctx, 0, marks); err != nil {
+	if err := session.commitAnew(ctx, marks); err != nil {
 		_ = session.Close(ctx) // the commit's error says more
 		return err
 	}
@@ -74,9 +79,14 @@ func (s *Sink) WriteMarks(ctx context.Context, marks map[string][]byte) error {
 
 // Open implements [sink.Sink].
 func (s *Sink) Open(ctx context.Context, settle sink.Settle) (sink.Session, map[string][]byte, error) {
-	late := &failure{op: "open a Kafka session", err: fmt.Errorf("not done within %s", s.cfg.OpenTimeout), condition: condUnreachable}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.OpenTimeout, late)
-	defer cancel()
+	session, marks, err := s.openSession(ctx, settle)
+	if err != nil {
+		return nil, nil, err // not a nil *session, which would be a Session
+	}
+	return session, marks, nil
+}
+
+func (s *Sink) openSession(ctx context.Context, settle sink.Settle) (*session, map[string][]byte, error) {
 	d := newDialer(s.cfg.DialTimeout)
 	stop := context.AfterFunc(ctx, d.cut)
 	session, marks, err := s.open(ctx, d, settle)
@@ -92,7 +102,8 @@ func (s *Sink) Open(ctx context.Context, settle sink.Settle) (sink.Session, map[
 	return session, marks, nil
 }
 
-// open goes through the steps in the one order that is safe: fence, then read.
+// open fences first and then reads, so that no predecessor can change what was
+// read.
 func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*session, map[string][]byte, error) {
 	if err := s.checkCheckpointTopic(ctx, d); err != nil {
 		return nil, nil, err
@@ -103,7 +114,7 @@ func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*sessio
 	}
 	session, marks, err := s.start(d, store, settle)
 	if err != nil {
-		d.cut() // lest closing the store waits for the network
+		d.cut() // so that closing the store does not wait for the network
 		store.close()
 		return nil, nil, err
 	}
@@ -122,12 +133,12 @@ func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session
 	delete(marks, floorsMark)
 	client, err := sarama.NewClient(s.cfg.Brokers, s.cfg.eventConfig(d))
 	if err != nil {
-		return nil, nil, explain("connect to Kafka", err)
+		return nil, nil, classify("connect to Kafka", err)
 	}
 	producer, err := sarama.NewAsyncProducerFromClient(client)
 	if err != nil {
 		_ = client.Close()
-		return nil, nil, explain("start the event producer", err)
+		return nil, nil, classify("start the event producer", err)
 	}
 	session := &session{
 		sink:     s,
@@ -143,7 +154,7 @@ func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session
 		done:     make(chan struct{}),
 		closing:  make(chan struct{}),
 	}
-	session.spares.list = &session.slots
+	session.spares.list = &session.carriers
 	session.workers.Go(func() { newDrain(session).run() })
 	session.workers.Go(func() { newWatch(session).run() })
 	return session, marks, nil

@@ -10,14 +10,13 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// topicPollInterval paces the wait for a topic just created to be known to the
-// broker that is asked, and to have leaders.
+// topicPollInterval is how often a new topic is asked for until the broker knows
+// it and all its partitions have leaders.
 const topicPollInterval = 50 * time.Millisecond
 
-// describe asks the first configured broker that answers about a topic, over a
-// connection of its own. sarama's client would do, but it treats a missing
-// topic as one that is about to appear and takes all its retries to say so; and
-// it keeps cluster and topic id to itself.
+// describe asks the first configured broker that answers about a topic, on a
+// connection of its own. sarama's client is not used because it reports a missing
+// topic only after all its retries, and reveals neither cluster id nor topic id.
 func (s *Sink) describe(d *dialer, topic string) (*sarama.MetadataResponse, *sarama.TopicMetadata, error) {
 	var errs []error
 	for _, addr := range s.cfg.Brokers {
@@ -27,7 +26,7 @@ func (s *Sink) describe(d *dialer, topic string) (*sarama.MetadataResponse, *sar
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
 	}
-	return nil, nil, explain("describe topic "+topic, errors.Join(errs...))
+	return nil, nil, classify("describe topic "+topic, errors.Join(errs...))
 }
 
 func (s *Sink) ask(d *dialer, addr, topic string) (*sarama.MetadataResponse, error) {
@@ -83,10 +82,10 @@ func (s *Sink) EnsureCheckpointTopic(ctx context.Context) error {
 	return or(ctx, s.checkCompacted(d, topic.Name))
 }
 
-// checkpointTopicConfig keeps the topic small, because every start reads it
-// whole: a record a second would be 86,400 a day where one per mark counts.
-// Only closed segments are compacted, so they are closed at 1 MiB (the least a
-// 4.x broker allows), and compacted as soon as a hundredth of them is stale.
+// checkpointTopicConfig keeps the topic small, because every start reads all of
+// it: one commit per second makes 86,400 records a day, of which only the newest
+// per mark matters. Only closed segments are compacted, so they are closed at
+// 1 MiB (the minimum of 4.x brokers) and compacted when 1% of them is stale.
 func checkpointTopicConfig() map[string]*string {
 	policy, segment, ratio := "compact", "1048576", "0.01"
 	return map[string]*string{
@@ -96,8 +95,8 @@ func checkpointTopicConfig() map[string]*string {
 	}
 }
 
-// checkPartitionCount: with one partition its high watermark says when
-// everything was read.
+// checkPartitionCount verifies that there is one partition: marks are written and
+// read only there.
 func checkPartitionCount(topic *sarama.TopicMetadata) error {
 	if n := len(topic.Partitions); n != 1 {
 		return &failure{
@@ -110,8 +109,9 @@ func checkPartitionCount(topic *sarama.TopicMetadata) error {
 	return nil
 }
 
-// checkCompacted verifies that retention can't delete the marks. Who may not
-// describe the topic's configuration is taken at their word.
+// checkCompacted verifies that retention can't delete the marks. If the broker
+// does not permit reading the topic's configuration, the topic is assumed to be
+// right.
 func (s *Sink) checkCompacted(d *dialer, topic string) error {
 	const key = "cleanup.policy"
 	var policy string
@@ -124,7 +124,7 @@ func (s *Sink) checkCompacted(d *dialer, topic string) error {
 		s.cfg.Logger.Debug("not permitted to read the checkpoint topic's configuration", "topic", topic)
 		return nil
 	case err != nil:
-		return explain("describe the configuration of topic "+topic, err)
+		return classify("describe the configuration of topic "+topic, err)
 	case policy != "compact":
 		return &failure{
 			op:     "checkpoint topic " + topic,
@@ -181,13 +181,12 @@ func (s *Sink) createTopic(d *dialer, name string, detail *sarama.TopicDetail) e
 	if err == nil || errors.Is(err, sarama.ErrTopicAlreadyExists) {
 		return nil
 	}
-	return explain("create topic "+name, err)
+	return classify("create topic "+name, err)
 }
 
-// awaitTopic describes a topic once all its partitions have leaders, for which
-// it waits as long as a request may take. unknownFor is how long it doesn't
-// believe a broker that has not heard of the topic: after its creation, or where
-// the conclusion would be grave.
+// awaitTopic waits until all partitions of a topic have leaders, for as long as a
+// request may take, and describes it. A broker that says that the topic does not
+// exist is asked again for unknownFor: it may not have heard of it yet.
 func (s *Sink) awaitTopic(ctx context.Context, d *dialer, name string, unknownFor time.Duration) (*sarama.TopicMetadata, error) {
 	var topic *sarama.TopicMetadata
 	start := time.Now()
@@ -204,12 +203,12 @@ func (s *Sink) awaitTopic(ctx context.Context, d *dialer, name string, unknownFo
 		return backoff.Permanent(err)
 	}
 	if err := backoff.Retry(attempt, s.polling(ctx)); err != nil {
-		return nil, explain("describe topic "+name, err)
+		return nil, classify("describe topic "+name, err)
 	}
 	return topic, nil
 }
 
-// polling asks again and again for as long as one request may take.
+// polling repeats an attempt for as long as one request may take.
 func (s *Sink) polling(ctx context.Context) backoff.BackOff {
 	times := uint64(s.cfg.RequestTimeout / topicPollInterval) // #nosec G115 -- not negative
 	return backoff.WithContext(backoff.WithMaxRetries(backoff.NewConstantBackOff(topicPollInterval), times), ctx)
@@ -227,9 +226,9 @@ func topicError(t *sarama.TopicMetadata) error {
 	return nil
 }
 
-// withAdmin runs use with an admin client. Without the metadata of all topics
-// such a client first has to be asked about one to learn who the controller is;
-// it learns that even when the topic is missing.
+// withAdmin runs use with an admin client. With Metadata.Full off, the client
+// learns which broker is the controller only from a metadata request for some
+// topic; that works even if the topic is missing.
 func (s *Sink) withAdmin(d *dialer, topic string, use func(sarama.ClusterAdmin) error) error {
 	conf := s.cfg.baseConfig(d)
 	conf.Metadata.Retry.Max = 0
@@ -248,7 +247,8 @@ func (s *Sink) withAdmin(d *dialer, topic string, use func(sarama.ClusterAdmin) 
 	return use(admin)
 }
 
-// or prefers the reason a context ended to what its end has caused.
+// or returns err, or if ctx has ended the reason for that, which is why err
+// happened.
 func or(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

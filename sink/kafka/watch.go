@@ -7,16 +7,16 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// watch ends a session that looks alive and is not. Under load the
-// acknowledgements are the sign of life; while idle it asks for one, so that an
-// outage is known before the next event comes.
+// watch ends a session whose cluster does not answer any more. Under load it
+// looks at the acknowledgements; while idle it sends a probe from time to time,
+// so that an outage is known before the next event comes.
 type watch struct {
 	s *session
 
 	settled uint64    // as last seen
 	moving  time.Time // when messages were last settled, or none outstanding
 
-	probing  time.Time  // when the question under way was asked; zero: none is
+	probing  time.Time  // when the outstanding probe was sent; zero: none is
 	answered chan error // capacity 1: a late answer needs no reader
 }
 
@@ -34,8 +34,8 @@ func (w *watch) run() {
 			return
 		case err := <-w.answered:
 			w.probing = time.Time{}
-			if err != nil && !isAny(err, sarama.ErrLeaderNotAvailable) { // that is an answer too
-				_ = w.s.fail(explain("probe the cluster", err))
+			if err != nil && !isAny(err, sarama.ErrLeaderNotAvailable) { // with that a broker has answered
+				_ = w.s.fail(classify("probe the cluster", err))
 			}
 		case now := <-tick.C:
 			if w.look(now) && w.probing.IsZero() && now.Sub(asked) >= w.s.cfg.ProbeInterval {
@@ -46,7 +46,7 @@ func (w *watch) run() {
 	}
 }
 
-// look judges what has happened and reports whether the session is idle.
+// look ends a session that has stalled and reports whether it is idle.
 func (w *watch) look(now time.Time) (idle bool) {
 	settled, sent := w.s.settled.Load(), w.s.sent.Load()
 	idle = settled == sent
@@ -70,9 +70,10 @@ func (w *watch) look(now time.Time) (idle bool) {
 	return idle
 }
 
-// ask fetches metadata of the checkpoint topic in a goroutine of its own. The
-// marks producer's client does it, whose connections no batch can occupy. It
-// ends at the latest when the session's connections are cut.
+// ask sends the probe, a metadata request for the checkpoint topic, from a
+// goroutine of its own, which ends at the latest when the session's connections
+// are cut. It uses the marks producer's client, on whose connections no batch of
+// events can be in the way.
 func (w *watch) ask(now time.Time) {
 	w.probing = now
 	w.s.workers.Go(func() {

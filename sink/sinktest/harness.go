@@ -66,7 +66,9 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"close gives up when its context has ended", closeAbandons},
 		{"a closed session takes nothing", closedTakesNothing},
 		{"a session can follow another", sessionAfterSession},
-		{"the end of a context keeps what was taken", sendContextEnds},
+		{"an ended context takes nothing and harms nothing", sendEndedContext},
+		{"a context that ends under way keeps what was taken", sendContextEnds},
+		{"a commit whose context has ended ends the session", commitEndedContext},
 	}
 	for _, story := range stories {
 		t.Run(story.name, func(t *testing.T) { story.tell(t, harness(t)) })

@@ -126,22 +126,73 @@ func sessionAfterSession(t *testing.T, h Harness) {
 	}
 }
 
+func sendEndedContext(t *testing.T, h Harness) {
+	topic := h.Topic(t, 2)
+	p, _ := open(t, h, "orders")
+	msgs := messages(topic, 200, 4)
+	p.send(t, msgs[:100]...)
+	why := errors.New("the reason of this test")
+	ended, end := context.WithCancelCause(t.Context())
+	end(why)
+	p.number(msgs[100:])
+	n, err := p.Send(ended, msgs[100:])
+	p.goOn(t, h, msgs, 100+n, err, why)
+}
+
 func sendContextEnds(t *testing.T, h Harness) {
 	topic := h.Topic(t, 2)
 	p, _ := open(t, h, "orders")
-	p.send(t, messages(topic, 100, 4)...)
+	msgs := messages(topic, 20_000, 4)
+	p.number(msgs)
+	why := errors.New("the reason of this test")
+	ctx, end := context.WithCancelCause(t.Context())
+	go func() {
+		select {
+		case <-p.settled.reached(1):
+		case <-p.Done():
+		}
+		end(why)
+	}()
+	n, err := p.Send(ctx, msgs)
+	p.goOn(t, h, msgs, n, err, why)
+}
+
+// goOn checks what Send promises when its context has ended because of why, after
+// it took msgs[:taken] and returned err: the session works as if it had been
+// called with these alone, or it has ended.
+func (p *process) goOn(t *testing.T, h Harness, msgs []outbox.Message, taken int, err, why error) {
+	if err == nil && taken != len(msgs) {
+		t.Errorf("%d of %d taken without an error", taken, len(msgs))
+	}
+	select {
+	case <-p.Done():
+		if !errors.Is(err, p.Err()) || !errors.Is(err, why) {
+			t.Errorf("send: %v; the session has ended with %v, its context with %v", err, p.Err(), why)
+		}
+		return
+	default:
+	}
+	if err != nil && !errors.Is(err, why) {
+		t.Errorf("send: %v; its context has ended with %v", err, why)
+	}
+	if n, err := p.Send(t.Context(), msgs[taken:]); err != nil || n != len(msgs)-taken {
+		t.Fatalf("the session lives, but took %d of the %d left: %v", n, len(msgs)-taken, err)
+	}
+	p.awaitSettled(t, uint64(len(msgs)))
+	if diff := cmp.Diff(valuesByKey(msgs), byKey(h.Published(t, msgs[0].Topic))); diff != "" {
+		t.Errorf("values by key (-sent +published):\n%s", diff)
+	}
+}
+
+func commitEndedContext(t *testing.T, h Harness) {
+	p, _ := open(t, h, "orders")
 	ended, end := context.WithCancel(t.Context())
 	end()
-	more := messages(topic, 100, 4)
-	p.number(more)
-	n, err := p.Send(ended, more)
-	if err == nil && n != len(more) {
-		t.Errorf("%d of %d taken without an error", n, len(more))
+	if err := p.Commit(ended, 0, marksOf("position", "1")); !errors.Is(err, context.Canceled) {
+		t.Errorf("commit: %v", err)
 	}
-	if err := p.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if p.Err() == nil && p.settled.count() != 100+n {
-		t.Errorf("%d and %d messages were taken, %d are settled", 100, n, p.settled.count())
+	<-p.Done()
+	if p.Err() == nil {
+		t.Error("the session has ended without a reason")
 	}
 }

@@ -64,15 +64,6 @@ func slotDoubts() []doubtful {
 			p.dropSlot()
 			p.makeSlot("pgoutput")
 		}},
-		{"the slot has another plugin", 0, "slot_missing", func(p *pipeline) {
-			p.dropSlot()
-			p.makeSlot("test_decoding")
-		}},
-		{"the slot is physical", 0, "slot_missing", func(p *pipeline) {
-			p.dropSlot()
-			p.exec("select pg_create_physical_replication_slot($1)", p.name)
-			p.t.Cleanup(p.dropSlot) // it belongs to no database
-		}},
 	}
 }
 
@@ -138,6 +129,32 @@ func publicationDoubts() []doubtful {
 		publication("a table of the same name", 0, "publication_changed",
 			"alter table outbox rename to outbox_old; "+outboxTable+"; alter publication %s set table outbox"),
 	}
+}
+
+// TestSlotOfAnotherKind is a mistake in the set-up: nobody's history is in
+// doubt, and nothing is read from it.
+func TestSlotOfAnotherKind(t *testing.T) {
+	onEachRelease(t, func(t *testing.T, pg *harness.PG) {
+		for _, create := range []string{
+			"select pg_create_logical_replication_slot($1, 'test_decoding')",
+			"select pg_create_physical_replication_slot($1)",
+		} {
+			p := prepared(t, pg)
+			p.dropSlot()
+			p.exec(create, p.name)
+			p.commit(order(1, "a"))
+			before := p.confirmed()
+			code, _, stderr := p.walpost("run")
+			if code != 1 || !strings.Contains(stderr, "slot "+p.name+" uses plugin") || !strings.Contains(stderr, "postgres.slot") {
+				t.Errorf("exit code %d: %s", code, stderr)
+			}
+			if p.confirmed() != before || len(p.published()) > 0 {
+				t.Error("it was read from all the same")
+			}
+			p.dropSlot()
+			pg.Exec(t, "drop table outbox")
+		}
+	})
 }
 
 // TestSlotMadeByHand: a slot alone is no beginning.

@@ -283,9 +283,15 @@ func (i inContainer) kill(ctx context.Context) error {
 	return err
 }
 
+// pause tries again where the kernel did not get every thread to stop in the
+// time that the engine gives it, as on a busy machine: the engine has undone it.
 func (i inContainer) pause(ctx context.Context) error {
-	_, err := i.docker.ContainerPause(ctx, i.id, client.ContainerPauseOptions{})
-	return err
+	for attempt := 1; ; attempt++ {
+		_, err := i.docker.ContainerPause(ctx, i.id, client.ContainerPauseOptions{})
+		if err == nil || attempt == 10 || !strings.Contains(err.Error(), "unable to freeze") {
+			return err
+		}
+	}
 }
 
 func (i inContainer) resume(ctx context.Context) error {

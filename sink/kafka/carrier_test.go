@@ -27,10 +27,10 @@ func TestSendingAllocatesNothingOfItsOwn(t *testing.T) {
 			t.Fatal("too large")
 		}
 		s.clear()
-		spare.list.put([]*slot{s})
+		spare.list.put([]*carrier{s})
 	}
-	for range 2 * slotChunk {
-		use() // every slot has grown its array of headers
+	for range 2 * carrierChunk {
+		use() // every carrier has grown its array of headers
 	}
 	if allocs := fewestAllocs(func() {
 		for range 1000 {
@@ -45,16 +45,16 @@ func TestSettlingAllocatesNothingOfItsOwn(t *testing.T) {
 	s := &session{floors: &floors{}, moved: make(chan struct{}, 1), settle: func([]uint64, sink.Outcome) {}}
 	d := newDrain(s)
 	p := &partition{floor: &partitionFloor{}}
-	spare := spares{list: &s.slots}
+	spare := spares{list: &s.carriers}
 	acknowledged := make(chan *sarama.ProducerMessage, 100)
 	m := event("topic", 0, 0)
 	use := func() {
 		for range cap(acknowledged) {
 			m.Seq++
-			slot := spare.take()
-			slot.load(&m, p, m.Time)
-			slot.msg.Offset = int64(m.Seq)
-			acknowledged <- &slot.msg
+			carrier := spare.take()
+			carrier.load(&m, p, m.Time)
+			carrier.msg.Offset = int64(m.Seq)
+			acknowledged <- &carrier.msg
 		}
 		d.gather(<-acknowledged, acknowledged)
 		d.settle()
@@ -80,11 +80,11 @@ func fewestAllocs(f func()) float64 {
 func TestSlotForgetsWhatItWasLent(t *testing.T) {
 	m := event("topic", 0, 1)
 	m.Headers = []outbox.Header{{Key: []byte("id"), Value: m.ID}}
-	var s slot
+	var s carrier
 	s.load(&m, &partition{}, m.Time)
 	s.clear()
 	if s.key != nil || s.value != nil || s.id != nil || s.msg.Key != nil || s.msg.Headers != nil || s.headers[0].Value != nil {
-		t.Error("a cleared slot still refers to lent bytes")
+		t.Error("a cleared carrier still refers to lent bytes")
 	}
 }
 
