@@ -89,7 +89,7 @@ func available(want Expectation, facts replication.Facts) error {
 	case facts.Slot == nil:
 		return nil // continuity tells whether there should be one
 	case facts.Slot.Plugin != "pgoutput":
-		return doubtf(unnamed, "slot %s uses plugin %q, not pgoutput; give this pipeline a slot of its own (postgres.slot)", want.Slot, facts.Slot.Plugin)
+		return doubtf("wrong_cluster", "slot %s uses plugin %q, not pgoutput; give this pipeline a slot of its own (postgres.slot)", want.Slot, facts.Slot.Plugin)
 	case facts.Slot.Database != facts.Database:
 		return doubtf("wrong_cluster", "slot %s belongs to database %q, this is %q", want.Slot, facts.Slot.Database, facts.Database)
 	case facts.Slot.Active:

@@ -131,8 +131,8 @@ func publicationDoubts() []doubtful {
 	}
 }
 
-// TestSlotOfAnotherKind is a mistake in the set-up: nobody's history is in
-// doubt, and nothing is read from it.
+// TestSlotOfAnotherKind: a slot of that name was made by somebody else, and
+// nothing is read from it.
 func TestSlotOfAnotherKind(t *testing.T) {
 	onEachRelease(t, func(t *testing.T, pg *harness.PG) {
 		for _, create := range []string{
@@ -145,7 +145,7 @@ func TestSlotOfAnotherKind(t *testing.T) {
 			p.commit(order(1, "a"))
 			before := p.confirmed()
 			code, _, stderr := p.walpost("run")
-			if code != 1 || !strings.Contains(stderr, "slot "+p.name+" uses plugin") || !strings.Contains(stderr, "postgres.slot") {
+			if code != 3 || !strings.Contains(stderr, "wrong_cluster") || !strings.Contains(stderr, "slot "+p.name+" uses plugin") || !strings.Contains(stderr, "postgres.slot") {
 				t.Errorf("exit code %d: %s", code, stderr)
 			}
 			if p.confirmed() != before || len(p.published()) > 0 {
