@@ -39,14 +39,14 @@ type Expectation struct {
 }
 
 // Identity checks that the record was written for this pipeline and this
-// database, Continuity that reading on from the slot continues what it says was
-// done. Both are pure, and for those who act on a checkpoint without running a
-// pipeline; nil is yes. A nil record belongs to nobody.
+// database; a nil record belongs to nobody. Like the two below it is pure, and
+// is for those who act on a checkpoint without running a pipeline.
 func (e Expectation) Identity(record *checkpoint.Record, facts replication.Facts) error {
 	return identity(e, record, facts)
 }
 
-// Continuity: see Identity.
+// Continuity checks that reading on from the slot continues what the record says
+// was done.
 func (e Expectation) Continuity(record *checkpoint.Record, facts replication.Facts) error {
 	return continuity(e, record, facts)
 }

@@ -20,7 +20,7 @@ func TestReadmeNamesTestsThatExist(t *testing.T) {
 	}
 	exists := map[string]bool{}
 	for _, file := range files {
-		source, err := os.ReadFile(file) //nolint:gosec // our own
+		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
