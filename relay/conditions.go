@@ -62,7 +62,7 @@ func registry() []definition {
 		{"decode_failed", Fatal, ExitFailed, "Postgres sent what walpost can't decode; nothing past it is confirmed; see the runbook"},
 		{"poison_event", Fatal, ExitFailed, "the event named can't be published as it is; nothing past it is confirmed; see the runbook"},
 		{"backpressured", Warning, ExitFailed, "the sink takes events more slowly than they are written; look at the brokers"},
-		{"stalled", Blocking, ExitFailed, "events wait and none was acknowledged for a while; look at the brokers and their min.insync.replicas"},
+		{"stalled", Blocking, ExitFailed, "look at the brokers: in-sync replicas and min.insync.replicas, disks, quotas"},
 		{"wal_budget_low", Warning, ExitFailed, "the slot will be lost when max_slot_wal_keep_size is reached; let the relay catch up or raise the limit"},
 		{"paused", Warning, ExitFailed, "the relay was paused by somebody; resume it"},
 	}

@@ -109,7 +109,7 @@ func TestConditionsMayBeChangedFromAnywhere(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 100 {
-				c.Set("stalled", errStalled)
+				c.Set("stalled", errors.New("three events wait"))
 				c.List()
 				c.Clear("stalled")
 			}

@@ -48,6 +48,9 @@ type Config struct {
 	// StallAfter is how long events may wait without any being settled before
 	// the relay calls itself stalled; 10 s.
 	StallAfter time.Duration
+	// MonitorInterval is how often the publication is looked at while events
+	// flow; 10 s. An altered one shows in nothing that the stream yields.
+	MonitorInterval time.Duration
 	// RetryInitial and RetryMax bound the pause between two pipelines: 50 ms
 	// at first, then longer up to 500 ms, jittered.
 	RetryInitial, RetryMax time.Duration
@@ -67,6 +70,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CheckpointInterval, time.Second)
 	setDefault(&c.IdleInterval, 5*time.Second)
 	setDefault(&c.StallAfter, 10*time.Second)
+	setDefault(&c.MonitorInterval, 10*time.Second)
 	setDefault(&c.RetryInitial, 50*time.Millisecond)
 	setDefault(&c.RetryMax, 500*time.Millisecond)
 	return c, nil

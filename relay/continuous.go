@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -214,5 +213,3 @@ func (p *Pipeline) write(ctx context.Context, at point) error {
 	p.record = record
 	return nil
 }
-
-var errStalled = errors.New("events wait and none was acknowledged for a while")

@@ -18,10 +18,10 @@
 // predecessor; only what the marks say after that is final, and is what
 // continuity is judged by.
 //
-// Three goroutines make up a life, joined by an errgroup: feed (Next, map,
-// Send), confirm (the settled prefix → marks → Postgres) and watch (an end of
-// the session or the stream that the others, blocked, would not see, and a
-// standstill). The sink's own goroutine calls settle. They meet in the flight,
+// Four goroutines make up a life, joined by an errgroup: feed (Next, map,
+// Send), confirm (the settled prefix → marks → Postgres), watch (an end of the
+// session or the stream that the others, blocked, would not see, and a
+// standstill) and monitor (a publication that is altered under way). The sink's own goroutine calls settle. They meet in the flight,
 // under its mutex.
 //
 // # Winding up

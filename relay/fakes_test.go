@@ -43,6 +43,17 @@ func (p *fakePostgres) Dial(context.Context) (Connection, replication.Facts, err
 	return &fakeConn{p}, p.facts, nil
 }
 
+func (p *fakePostgres) Look(context.Context) (replication.Facts, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dialErr != nil {
+		if err := p.dialErr(); err != nil {
+			return replication.Facts{}, err
+		}
+	}
+	return p.facts, nil
+}
+
 type fakeConn struct{ pg *fakePostgres }
 
 func (c *fakeConn) Start(context.Context) (Source, error) {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -77,7 +78,8 @@ func (g *gauge) fly(v level, stallAfter time.Duration) {
 		}
 	})
 	if v.events > 0 && time.Since(v.waiting) >= stallAfter {
-		g.conditions.Set("stalled", errStalled)
+		g.conditions.Set("stalled", fmt.Errorf("%d events wait, the oldest committed at %s; none was acknowledged for %s",
+			v.events, v.oldest.UTC().Format(time.RFC3339), stallAfter))
 	} else if v.flowing {
 		g.conditions.Clear("stalled")
 	}

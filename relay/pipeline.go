@@ -25,6 +25,7 @@ type Pipeline struct {
 	flight     *flight
 	mapper     *mapping.Mapper
 	generation uint32        // of the slot
+	published  string        // fingerprint of the publication
 	urgent     chan struct{} // the server waits for a confirmation; capacity 1
 
 	// Of the goroutine that feeds.
@@ -190,7 +191,7 @@ func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[
 		}
 		return err
 	}
-	p.record, p.generation = *record, record.Generation
+	p.record, p.generation, p.published = *record, record.Generation, record.Publication
 	p.record.Configuration = Fingerprint(p.cfg.Tables)
 	p.gauge.stands(facts.Slot.ConfirmedFlush)
 	p.mapper, err = p.cfg.mapper(record.SystemID, record.Database)
@@ -208,6 +209,7 @@ func (p *Pipeline) stream(ctx context.Context) error {
 	var patience *time.Timer
 	group.Go(func() error { return p.feed(life, lasting) })
 	group.Go(func() error { return p.confirm(life, lasting) })
+	group.Go(func() error { return p.monitor(life) })
 	group.Go(func() error {
 		err := p.watch(life) // returns when the life is over, whatever ended it
 		asked := ctx.Err() != nil

@@ -9,6 +9,8 @@ import (
 // Connector leads to the database whose events are relayed.
 type Connector interface {
 	Dial(ctx context.Context) (Connection, replication.Facts, error)
+	// Look asks for the facts and keeps nothing open.
+	Look(ctx context.Context) (replication.Facts, error)
 }
 
 // Connection is connected and does not stream yet.
@@ -39,6 +41,10 @@ func (p postgres) Dial(ctx context.Context) (Connection, replication.Facts, erro
 		return nil, facts, err
 	}
 	return connection{conn}, facts, nil
+}
+
+func (p postgres) Look(ctx context.Context) (replication.Facts, error) {
+	return replication.Look(ctx, p.cfg)
 }
 
 type connection struct{ *replication.Conn }

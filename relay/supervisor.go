@@ -110,8 +110,13 @@ func (s *Supervisor) streaming() {
 	s.conditions.Clear("slot_busy", "slot_foreign_holder", "server_in_recovery")
 	s.gauge.enter(Streaming)
 	if len(s.conditions.List()) == 0 {
-		s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline)
+		s.announce()
 	}
+}
+
+// announce says from where events flow.
+func (s *Supervisor) announce() {
+	s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline, "confirmed_lsn", checkpoint.LSN(s.gauge.snapshot().ConfirmedLSN).String())
 }
 
 // flowing is called by a pipeline that works.
@@ -119,7 +124,7 @@ func (s *Supervisor) flowing() {
 	s.backoff.Reset()
 	if len(s.conditions.List()) > 0 {
 		s.conditions.Clear(ConditionNames()...)
-		s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline)
+		s.announce()
 	}
 }
 

@@ -92,6 +92,17 @@ func Dial(ctx context.Context, cfg Config) (*Conn, Facts, error) {
 	return c, facts, nil
 }
 
+// Look gathers the server's facts over a connection of its own, which is closed
+// again.
+func Look(ctx context.Context, cfg Config) (Facts, error) {
+	c, facts, err := Dial(ctx, cfg)
+	if err != nil {
+		return facts, err
+	}
+	_ = c.Close(ctx)
+	return facts, nil
+}
+
 func (c *Conn) connect(ctx context.Context) error {
 	conf, err := parseURL(c.cfg.URL)
 	if err != nil {
@@ -109,7 +120,18 @@ func (c *Conn) connect(ctx context.Context) error {
 		return pgproto3.NewFrontend(c.frames, w)
 	}
 	c.pg, err = pgconn.ConnectConfig(ctx, conf)
-	return classify("connect to Postgres", err)
+	return connectError(err)
+}
+
+// connectError: an undefined object at this point is a parameter of the URL that
+// the server doesn't know.
+func connectError(err error) error {
+	const op = "connect to Postgres"
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42704" {
+		return &Error{Op: op, Cause: err, final: true, remedy: "correct postgres.url"}
+	}
+	return classify(op, err)
 }
 
 // parseURL is pgconn's, but for its errors: those quote the string, in which a
@@ -209,7 +231,10 @@ func (c *Conn) CreateSlot(ctx context.Context) (CreatedSlot, error) {
 // its wal_level does not allow, is no state of a slot that was there before.
 func creationError(op string, err error) error {
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "55000") {
+	switch {
+	case errors.As(err, &pg) && pg.Code == "53400":
+		return &Error{Op: op, Cause: err, final: true, remedy: "drop a slot that nobody needs, or raise max_replication_slots and restart Postgres"}
+	case errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "55000"):
 		return &Error{Op: op, Cause: err, final: true}
 	}
 	return classify(op, err)

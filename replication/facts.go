@@ -48,7 +48,11 @@ type Publication struct {
 	Insert    bool
 	ViaRoot   bool
 	AllTables bool
-	Tables    []PublishedTable
+	// Rows identifies the catalog's rows about the publication and its tables
+	// (oid and xmin of each): it changes with every change, even one that was
+	// taken back.
+	Rows   string
+	Tables []PublishedTable
 }
 
 // PublishedTable is one table of a publication. Columns and RowFilter are
@@ -67,12 +71,12 @@ func (p *Publication) Covers(schema, table string) bool {
 	})
 }
 
-// Fingerprint changes whenever what the publication lets through may have
-// changed. It does not cover column lists, which grow with every column that
+// Fingerprint changes whenever what the publication lets through has changed or
+// may have been another for a while. It does not cover column lists, which grow with every column that
 // is added to a table published whole.
 func (p *Publication) Fingerprint() string {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%q %t %t\n", p.Name, p.Insert, p.ViaRoot)
+	_, _ = fmt.Fprintf(h, "%q %t %t %s\n", p.Name, p.Insert, p.ViaRoot, p.Rows)
 	for _, t := range p.Tables {
 		_, _ = fmt.Fprintf(h, "%q.%q %d %q\n", t.Schema, t.Table, t.OID, t.RowFilter)
 	}
@@ -138,15 +142,16 @@ func slotFacts(ctx context.Context, pg *pgconn.PgConn, name string) (*Slot, erro
 }
 
 func publicationFacts(ctx context.Context, pg *pgconn.PgConn, name string, version int) (*Publication, error) {
-	row, err := queryRow(ctx, pg, `SELECT pubinsert::text, pubviaroot::text, puballtables::text
-		FROM pg_publication WHERE pubname = `+quoteLiteral(name))
+	row, err := queryRow(ctx, pg, `SELECT pubinsert::text, pubviaroot::text, puballtables::text,
+		p.oid || ':' || p.xmin || coalesce((SELECT string_agg(' ' || r.oid || ':' || r.xmin, '' ORDER BY r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '')
+		FROM pg_publication p WHERE pubname = `+quoteLiteral(name))
 	if errors.Is(err, errNoRow) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, classify("look up publication "+name, err)
 	}
-	p := &Publication{Name: name, Insert: row[0] == "true", ViaRoot: row[1] == "true", AllTables: row[2] == "true"}
+	p := &Publication{Name: name, Insert: row[0] == "true", ViaRoot: row[1] == "true", AllTables: row[2] == "true", Rows: row[3]}
 	shape := "'', ''"
 	if version >= 150000 {
 		shape = "array_to_string(t.attnames, ','), coalesce(t.rowfilter, '')"

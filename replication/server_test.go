@@ -211,7 +211,7 @@ func usualAnswers() map[string]answer {
 		askServer:         {rows: [][]string{{"false", "150018", "logical"}}},
 		askSlot: {rows: [][]string{{"pgoutput", "app", "true", "4711", "walpost/orders", "2025-01-02 03:04:05+00",
 			"0/100", "0/1A0", "reserved"}}},
-		askPublication:            {rows: [][]string{{"true", "true", "false"}}},
+		askPublication:            {rows: [][]string{{"true", "true", "false", "16390:740 16391:741"}}},
 		askTables:                 {rows: [][]string{{"public", "outbox", "16384", "id,payload", ""}}},
 		"START_REPLICATION":       {copyBoth: true},
 		"CREATE_REPLICATION_SLOT": {rows: [][]string{{"walpost_orders", "0/2B0", "00000003-1", "pgoutput"}}},

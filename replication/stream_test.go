@@ -122,7 +122,7 @@ func TestFactsAreRead(t *testing.T) {
 		ServerVersion: 150018, SystemID: "7000000000000000001", Timeline: 3, Database: "app", WALPosition: 0x100002000, WALLevel: "logical",
 		Slot: &Slot{Name: "walpost_orders", Plugin: "pgoutput", Database: "app", Active: true, HolderPID: 4711, HolderName: "walpost/orders",
 			HolderSince: "2025-01-02 03:04:05+00", RestartLSN: 0x100, ConfirmedFlush: 0x1a0, WALStatus: "reserved"},
-		Publication: &Publication{Name: "walpost_orders", Insert: true, ViaRoot: true,
+		Publication: &Publication{Name: "walpost_orders", Insert: true, ViaRoot: true, Rows: "16390:740 16391:741",
 			Tables: []PublishedTable{{Schema: "public", Table: "outbox", OID: 16384, Columns: "id,payload"}}},
 	}
 	if d := cmp.Diff(want, facts); d != "" {

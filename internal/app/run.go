@@ -23,6 +23,8 @@ func Run(ctx context.Context, cfg *config.Config, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	build := telemetry.ReadBuild()
+	log.Info("walpost", "version", build.Version, "revision", build.Revision, "postgres", cfg.Postgres.URL.String(), "brokers", cfg.Kafka.Brokers)
 	stopServing, err := serve(ctx, cfg.HTTP.Listen, handler, log)
 	if err != nil {
 		return err

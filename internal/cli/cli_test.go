@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
@@ -98,7 +99,7 @@ func fakeCommands() Commands {
 
 func TestSignals(t *testing.T) {
 	exited := make(chan struct{})
-	ctx, stop := Signals(t.Context(), func() { close(exited) })
+	ctx, stop := signalsApart(t.Context(), 0, func() { close(exited) })
 	defer stop()
 	raise(t, syscall.SIGTERM)
 	<-ctx.Done()
@@ -109,6 +110,19 @@ func TestSignals(t *testing.T) {
 	}
 	raise(t, os.Interrupt)
 	<-exited
+}
+
+// timeout(1) signals its child and then the child's group.
+func TestASignalSentTwiceIsOneSignal(t *testing.T) {
+	ctx, stop := signalsApart(t.Context(), time.Hour, func() { t.Error("exit called") })
+	defer stop()
+	raise(t, syscall.SIGTERM)
+	<-ctx.Done()
+	seen := make(chan os.Signal, 1)
+	signal.Notify(seen, syscall.SIGTERM)
+	defer signal.Stop(seen)
+	raise(t, syscall.SIGTERM)
+	<-seen
 }
 
 func TestSignalsAreGivenBack(t *testing.T) {

@@ -146,7 +146,7 @@ func operationKeys() []key {
 			"Most events that are read and not yet acknowledged. At the limit walpost reads no further, and Postgres keeps the rest as WAL. Too low a limit costs throughput while catching up, never latency."),
 		leaf("limits.max_in_flight_bytes", sizeBetween(1<<20, 64<<30), "32MiB",
 			func(c *Config) *int { return &c.Limits.MaxInFlightBytes },
-			"Most bytes held by such events. The process needs about three times as much memory. It can't be below `kafka.max_message_bytes`."),
+			"Most bytes held by such events. The process as a whole needs up to about five times as much. It can't be below `kafka.max_message_bytes`."),
 		leaf("on_poison", oneOf([]string{"stop"}, "dead-letter", "park-key"), "stop",
 			func(c *Config) *string { return &c.OnPoison },
 			"What happens with an event that can never be published as it is. `stop`: the relay stops with exit code 1, and nothing from that event on is confirmed, so nothing is lost."),

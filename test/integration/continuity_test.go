@@ -195,6 +195,32 @@ func TestPublicationGoesWhileRunning(t *testing.T) {
 	})
 }
 
+// TestPublicationIsNarrowedWhileRunning: what it leaves out is in no stream, so
+// the relay looks at it from outside, and stops before it is anybody's guess.
+func TestPublicationIsNarrowedWhileRunning(t *testing.T) {
+	onEachRelease(t, func(t *testing.T, pg *harness.PG) {
+		p := prepared(t, pg)
+		relay := p.start()
+		p.commit(order(1, "a"))
+		p.await(1)
+		p.exec("alter publication " + p.name + " set (publish = 'update')")
+		p.commit(order(2, "a")) // is never decoded
+		p.ends(relay, 3, "publication_changed")
+	})
+}
+
+// TestPublicationIsChangedAndPutBack: the rows inserted in between are lost to
+// the stream, and what is there now does not look it.
+func TestPublicationIsChangedAndPutBack(t *testing.T) {
+	onEachRelease(t, func(t *testing.T, pg *harness.PG) {
+		p := prepared(t, pg)
+		p.exec("alter publication " + p.name + " drop table outbox")
+		p.commit(order(1, "a"))
+		p.exec("alter publication " + p.name + " add table outbox")
+		p.refuses(3, "publication_changed", "run")
+	})
+}
+
 // TestTableRenamedWhileRunning: the publication follows the table, whose rows
 // are now another table's.
 func TestTableRenamedWhileRunning(t *testing.T) {

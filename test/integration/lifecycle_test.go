@@ -114,6 +114,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 		}
 		return fmt.Errorf("%s, %w", said, err)
 	})
+	lasting(t, relay, 1100*time.Millisecond) // a signal sent twice in a second is one
 	relay.SIGTERM()
 	if code := relay.Wait(patience); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
