@@ -34,6 +34,9 @@ func (s *session) writeMarks(ctx context.Context, marks map[string][]byte, encod
 		defer func() { <-s.marks.sem }()
 	case <-s.done:
 	}
+	if ctx.Err() != nil {
+		return s.fail(context.Cause(ctx)) // failAtEndOf may be about to
+	}
 	if s.over.Load() {
 		return s.ended()
 	}
