@@ -31,6 +31,7 @@ type carrier struct {
 	pos       outbox.Position
 	id        []byte // lent
 	partition *partition
+	midTail   bool // sent while the partition has a tail
 }
 
 // encoder implements sarama.Encoder on a pointer. Converting a pointer to an
@@ -42,7 +43,7 @@ func (e *encoder) Length() int             { return len(*e) }
 
 // load makes the carrier carry m to p.
 func (c *carrier) load(m *outbox.Message, p *partition, now time.Time) {
-	c.seq, c.pos, c.id, c.partition = m.Seq, m.Pos, m.ID, p
+	c.seq, c.pos, c.id, c.partition, c.midTail = m.Seq, m.Pos, m.ID, p, p.tail != nil
 	c.headers = c.headers[:0]
 	for _, h := range m.Headers {
 		c.headers = append(c.headers, sarama.RecordHeader{Key: headerKey(h.Key), Value: h.Value})

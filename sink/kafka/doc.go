@@ -23,8 +23,8 @@
 //   - watch ends the session when acknowledgements stop under load, or when the
 //     cluster does not answer while idle.
 //
-// Send runs in its caller's goroutine; only it uses the topics map and the
-// per-partition counts. Send and Commit both use the marks producer, which a
+// Send runs in its caller's goroutine; only it uses the topics map, the
+// per-partition counts and the tails. What it skips it hands over to drain. Send and Commit both use the marks producer, which a
 // semaphore guards. Close takes the lock that Send holds, so that nobody sends
 // to a producer that is being shut down.
 //
@@ -50,14 +50,8 @@
 //
 // # Floors
 //
-// Floors prepare for a later version of walpost, which will find out after a
-// crash which of the events it is about to send are in Kafka already, and skip
-// them. This version writes floors but does not read records from them: after a
-// crash it sends the events again that were not committed. Floors are written
-// already so that the later version finds them. Only the topic ids beside them
-// are used today.
-//
-// They are in a mark of the sink's own, named sink/kafka/floors and never shown
+// Floors say where to look, after a crash, for events that were published but not
+// committed. They are in a mark of the sink's own, named sink/kafka/floors and never shown
 // to the caller. For every topic that the pipeline has written to it holds the
 // topic's id and, per partition, an offset: the floor. Every record that this
 // pipeline wrote for an event after the committed position has an offset at or
@@ -68,12 +62,47 @@
 // A topic whose id is not the one in the mark was deleted and created again. The
 // events in it are lost, so Send ends the session for good
 // (kafka_lost_records). WriteMarks, with which `walpost init` writes a
-// checkpoint, deletes the floors mark and so accepts the topics as they are. The
-// later version will then not recognise events that were sent before init.
+// checkpoint, deletes the floors mark and so accepts the topics as they are.
+// Events that were published before init are then not recognised.
 //
 // The mark is one record and limited to marksMaxMessageBytes (1 MiB): about
 // 90,000 partitions, or 8,000 topics of a few partitions each. Nothing but init
 // removes a topic from it, not even the topic's deletion: if the topic came back,
 // nobody could tell any more that it is another. A mark that does not fit ends
 // the session for good and says so.
+//
+// # Tails
+//
+// Before a session's first message to a partition that is in its predecessor's
+// floors mark, Send reads the partition's tail: read_committed, from the floor to
+// the end at that moment. An event that is in it with the same source, position
+// and id is not sent but settled as [sink.Duplicate]. The same position with
+// another id is another history: the session ends for good (history_diverged). A
+// floor above the partition's end says that acknowledged records are lost
+// (kafka_lost_records); retention may have raised the start of the log above the
+// floor, which is nothing unusual.
+//
+// The tail is a set, because predecessors may have left holes: the newest
+// position in it says nothing of earlier ones. From the first event of a key on
+// that is missing, or whose last record comes before that of an earlier event,
+// every event of the key is sent again. So the last records of each key are in
+// the order of their positions, however many crashes there were.
+//
+// When the messages are past the newest position in the tail, it is dropped, and
+// nothing is looked up any more. Until then the partition's floor stays: a
+// message that is sent now gets a record above those of later events, which are
+// in the tail.
+//
+// If partitions were added since the mark was written, an event's record may be
+// in another partition than the event belongs in now. Then all partitions make
+// one tail. The mark keeps saying so ("spread") until everything published
+// before is committed, since a session may end before that.
+//
+// Not recognised, and so published again, are: events whose topic is another one
+// since the configuration changed; records that reach the broker only after the
+// tail was read, such as the bytes a killed process had in its sockets, or those
+// of a predecessor that still works because it was paused; events of a compacted
+// topic whose record, or an earlier one of the same key, was compacted away.
+// Reading needs the READ permission on the topic. A transaction that another
+// producer holds open there is waited for, up to StallTimeout.
 package kafka

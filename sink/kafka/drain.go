@@ -14,8 +14,8 @@ import (
 // drainBatch bounds what is settled in one call.
 const drainBatch = 1024
 
-// drain reads sarama's results for the messages, in one goroutine, until sarama
-// has closed both channels. It gathers all results that are available without
+// drain reads sarama's results for the messages, and which messages Send has
+// skipped, in one goroutine, until sarama has closed both channels. It gathers all results that are available without
 // waiting and settles them with one call. All its slices are reused.
 type drain struct {
 	s        *session
@@ -37,6 +37,8 @@ func (d *drain) run() {
 			}
 			d.gather(msg, successes)
 			d.settle()
+		case seqs := <-d.s.duplicates:
+			d.s.report(seqs, sink.Duplicate)
 		case err, open := <-errs:
 			if !open {
 				errs = nil
@@ -71,12 +73,15 @@ func (d *drain) gather(first *sarama.ProducerMessage, more <-chan *sarama.Produc
 	}
 }
 
+// take notes a result. A message that was sent while the partition had a tail adds
+// no point to the floor, and a duplicate neither: the records of later events may
+// be in the tail, below this one's.
 func (d *drain) take(msg *sarama.ProducerMessage) {
 	c := msg.Metadata.(*carrier) // load sets it on every message
 	d.seqs = append(d.seqs, c.seq)
 	d.carriers = append(d.carriers, c)
 	p := c.partition
-	if msg.Offset < 0 {
+	if msg.Offset < 0 || c.midTail {
 		return
 	}
 	if !p.acked {
@@ -96,7 +101,7 @@ func (d *drain) settle() {
 		p.acked = false
 	}
 	slices.Sort(d.seqs) // acknowledgements are ordered only within a partition
-	if s.report(d.seqs) {
+	if s.report(d.seqs, sink.Delivered) {
 		for _, c := range d.carriers {
 			c.clear()
 		}
@@ -106,13 +111,13 @@ func (d *drain) settle() {
 }
 
 // report settles unless the session is over.
-func (s *session) report(seqs []uint64) bool {
+func (s *session) report(seqs []uint64, o sink.Outcome) bool {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	if s.over.Load() {
 		return false
 	}
-	s.settle(seqs, sink.Delivered)
+	s.settle(seqs, o)
 	s.settled.Add(uint64(len(seqs)))
 	select {
 	case s.moved <- struct{}{}:

@@ -18,6 +18,7 @@ const (
 	condCheckpointTooNew  = "checkpoint_too_new"
 	condStalled           = "stalled"
 	condLostRecords       = "kafka_lost_records"
+	condDiverged          = "history_diverged"
 	// condTakenOver is reported by a fenced producer: another relay of this
 	// pipeline works, and this one is its standby. A relay is also fenced when
 	// its own commit outlived the transaction timeout. Then it looks like a

@@ -26,6 +26,7 @@ type committedReader struct {
 	topic     string
 	partition int32
 	patience  time.Duration // without any progress
+	stop      func() error  // asked before each request; an error ends the reading; nil: never
 
 	aborting map[int64]bool // producers whose records at this point are aborted
 }
@@ -33,11 +34,16 @@ type committedReader struct {
 // read calls each for every committed record in [from, to) and waits for
 // transactions that are open in that range. A record is valid only during the
 // call.
-func (r *committedReader) read(from, to int64, each func(*sarama.Record)) error {
+func (r *committedReader) read(from, to int64, each func(offset int64, record *sarama.Record)) error {
 	r.aborting = map[int64]bool{}
 	next := from
 	progress := time.Now()
 	for next < to {
+		if r.stop != nil {
+			if err := r.stop(); err != nil {
+				return err
+			}
+		}
 		block, err := r.fetch(next)
 		if err != nil {
 			return err
@@ -90,7 +96,7 @@ func (r *committedReader) fetch(offset int64) (*sarama.FetchResponseBlock, error
 
 // consume walks through the batches of a response and returns the offset after
 // the last of them.
-func (r *committedReader) consume(block *sarama.FetchResponseBlock, from, to int64, each func(*sarama.Record)) int64 {
+func (r *committedReader) consume(block *sarama.FetchResponseBlock, from, to int64, each func(int64, *sarama.Record)) int64 {
 	aborted := slices.Clone(block.AbortedTransactions)
 	slices.SortFunc(aborted, func(a, b *sarama.AbortedTransaction) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
 	next := from
@@ -113,7 +119,7 @@ func (r *committedReader) consume(block *sarama.FetchResponseBlock, from, to int
 	return next
 }
 
-func (r *committedReader) batch(batch *sarama.RecordBatch, from, to int64, each func(*sarama.Record)) {
+func (r *committedReader) batch(batch *sarama.RecordBatch, from, to int64, each func(int64, *sarama.Record)) {
 	if batch.Control {
 		if isAbortMarker(batch) {
 			delete(r.aborting, batch.ProducerID)
@@ -126,7 +132,7 @@ func (r *committedReader) batch(batch *sarama.RecordBatch, from, to int64, each 
 	for _, record := range batch.Records {
 		offset := batch.FirstOffset + record.OffsetDelta
 		if offset >= from && offset < to {
-			each(record)
+			each(offset, record)
 		}
 	}
 }

@@ -25,6 +25,11 @@ type floorsRecord struct {
 type topicRecord struct {
 	ID   string  `json:"id,omitempty"` // topic id; empty where the broker told none
 	Next []int64 `json:"next"`         // floor by partition
+
+	// Spread says that partitions were added, so that records from the floors on
+	// may be in other partitions than their events belong in now. It lasts until
+	// the committed position has passed all events published before.
+	Spread bool `json:"spread,omitempty"`
 }
 
 // floors holds the floor of every partition that the pipeline has written to; see
@@ -39,12 +44,16 @@ type floors struct {
 type topicFloors struct {
 	id         string
 	partitions []*partitionFloor
+	spread     bool   // see topicRecord
+	united     bool   // spread ends when message unitedAt is committed
+	unitedAt   uint64 // a sequence number
 }
 
 // partitionFloor is one partition's floor and the points above it.
 type partitionFloor struct {
-	next   int64
-	points []point // ascending in both fields
+	next      int64
+	points    []point // ascending in both fields
+	inherited bool    // from a predecessor, who may have written above it; constant
 }
 
 // point says: next is the offset after the record of message seq.
@@ -72,9 +81,9 @@ func decodeFloors(mark []byte) (*floors, error) {
 		}
 	}
 	for name, t := range record.Topics {
-		tf := &topicFloors{id: t.ID}
+		tf := &topicFloors{id: t.ID, spread: t.Spread}
 		for _, next := range t.Next {
-			tf.partitions = append(tf.partitions, &partitionFloor{next: next})
+			tf.partitions = append(tf.partitions, &partitionFloor{next: next, inherited: true})
 		}
 		f.topics[name] = tf
 	}
@@ -109,9 +118,38 @@ func (f *floors) prepare(name, id string, partitions int, end func(partition int
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	isNew = len(known) > len(t.partitions)
-	f.topics[name] = &topicFloors{id: cmp.Or(id, t.id), partitions: known}
+	f.topics[name] = &topicFloors{
+		id:         cmp.Or(id, t.id),
+		partitions: known,
+		spread:     t.spread || isNew && len(t.partitions) > 0,
+	}
 	f.moved = f.moved || isNew
 	return known, isNew, nil
+}
+
+// isSpread: see topicRecord.
+func (f *floors) isSpread(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.topics[name].spread
+}
+
+// unite says that message seq is the first to a topic after all events that were
+// published by predecessors: once it is committed, the topic is not spread any
+// more. Only the first call for a topic counts.
+func (f *floors) unite(name string, seq uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.topics[name]; !t.united {
+		t.united, t.unitedAt = true, seq
+	}
+}
+
+// of reads a floor.
+func (f *floors) of(p *partitionFloor) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return p.next
 }
 
 // recreated is the failure to write to a topic that was deleted and created
@@ -168,6 +206,9 @@ func (f *floors) advance(through uint64) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.topics {
+		if t.spread && t.united && t.unitedAt < through {
+			t.spread, f.moved = false, true
+		}
 		for _, p := range t.partitions {
 			f.moved = p.advance(through) || f.moved
 		}
@@ -199,7 +240,7 @@ func (f *floors) encode() ([]byte, error) {
 		for i, p := range t.partitions {
 			next[i] = p.next
 		}
-		record.Topics[name] = topicRecord{ID: t.id, Next: next}
+		record.Topics[name] = topicRecord{ID: t.id, Next: next, Spread: t.spread}
 	}
 	return json.Marshal(record)
 }

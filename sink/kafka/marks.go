@@ -81,7 +81,7 @@ func (m *marksStore) read() (map[string][]byte, error) {
 	}
 	marks := map[string][]byte{}
 	reader := committedReader{client: m.client, topic: topic, patience: m.patience()}
-	err = reader.read(start, end, func(r *sarama.Record) {
+	err = reader.read(start, end, func(_ int64, r *sarama.Record) {
 		if r.Value == nil {
 			delete(marks, string(r.Key))
 			return

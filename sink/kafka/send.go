@@ -18,6 +18,7 @@ import (
 // could go to another partition and overtake earlier ones.
 type topic struct {
 	partitions []*partition
+	spread     bool // see topicRecord
 }
 
 type partition struct {
@@ -25,6 +26,11 @@ type partition struct {
 	number int32
 	sent   int64 // used only by Send
 	floor  *partitionFloor
+
+	// Used only by Send: whether a predecessor's records are still to be read,
+	// and what was found, until it is passed.
+	unread bool
+	tail   *tail
 
 	// Used only by drain: the newest acknowledged record of the current batch.
 	acked   bool
@@ -34,15 +40,16 @@ type partition struct {
 
 // Send implements [sink.Session]. When ctx ends while Send waits for room in
 // sarama's queue, the session lives on, so that Close can still flush. When ctx
-// ends while a topic is prepared for its first message, the session ends: that
-// writes to the checkpoint topic, and sarama can only be interrupted by cutting
-// its connections.
+// ends while a topic is prepared for its first message or a partition's tail is
+// read, the session ends: sarama can only be interrupted by cutting its
+// connections.
 func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
+	defer s.handOver()
 	n, unready := s.ready(ctx, msgs)
 	now := time.Now()
 	for i := range msgs[:n] {
@@ -86,6 +93,16 @@ func (s *session) send(ctx context.Context, m *outbox.Message, now time.Time) er
 	p, err := t.pick(m)
 	if err != nil {
 		return err
+	}
+	if p.unread || p.tail != nil {
+		duplicate, err := s.isDuplicate(ctx, t, p, m)
+		if err != nil {
+			return err
+		}
+		if duplicate {
+			s.skipped = append(s.skipped, m.Seq)
+			return nil
+		}
 	}
 	if p.sent >= s.cfg.renewAfter {
 		return s.renew(ctx, p)
@@ -171,7 +188,7 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 		return nil, err
 	}
 	floors, isNew, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
-		return s.endOffset(ctx, name, p)
+		return s.offset(ctx, name, p, sarama.OffsetNewest)
 	})
 	if err != nil {
 		return nil, err
@@ -182,30 +199,36 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 			return nil, err
 		}
 	}
-	t := &topic{partitions: make([]*partition, len(floors))}
+	t := &topic{partitions: make([]*partition, len(floors)), spread: s.floors.isSpread(name)}
 	for i, floor := range floors {
-		t.partitions[i] = &partition{topic: name, number: int32(i), floor: floor} // #nosec G115 -- a partition number
+		t.partitions[i] = &partition{
+			topic:  name,
+			number: int32(i), // #nosec G115 -- a partition number
+			floor:  floor,
+			unread: t.spread || floor.inherited,
+		}
 	}
 	return t, nil
 }
 
-// endOffset asks for a partition's end offset. It retries for a while, because
+// offset asks for the offset of a partition's end (sarama.OffsetNewest) or start
+// (sarama.OffsetOldest). It retries for a while, because
 // brokers may not yet agree on a topic that was just created, or on a leader that
 // has just moved.
-func (s *session) endOffset(ctx context.Context, topic string, partition int32) (int64, error) {
-	var end int64
+func (s *session) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
+	var offset int64
 	attempt := func() error {
 		var err error
-		end, err = s.marks.client.GetOffset(topic, partition, sarama.OffsetNewest)
+		offset, err = s.marks.client.GetOffset(topic, partition, which)
 		if err != nil && (s.dialer.isCut() || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable)) {
 			return backoff.Permanent(err)
 		}
 		return err
 	}
 	if err := backoff.Retry(attempt, s.sink.polling(ctx)); err != nil {
-		return 0, classify(fmt.Sprintf("find the end of %s/%d", topic, partition), err)
+		return 0, classify(fmt.Sprintf("find the start or end of %s/%d", topic, partition), err)
 	}
-	return end, nil
+	return offset, nil
 }
 
 // topicID is empty if the broker does not send topic ids.
@@ -234,6 +257,7 @@ var errRenew = errors.New("a quarter of the partition's sequence numbers is used
 
 // renew waits until everything sent is settled, then ends the session.
 func (s *session) renew(ctx context.Context, p *partition) error {
+	s.handOver()
 	if err := s.flush(ctx); err != nil {
 		return err
 	}

@@ -29,8 +29,12 @@ type session struct {
 	sending sync.Mutex
 	topics  map[string]*topic // under sending
 	spares  spares            // under sending
+	skipped []uint64          // under sending: duplicates not yet handed over
 
-	// sent and settled count messages; sent-settled are outstanding. moved is
+	// duplicates passes the sequence numbers of skipped messages to drain.
+	duplicates chan []uint64
+
+	// sent and settled count messages, skipped ones included; sent-settled are outstanding. moved is
 	// signalled when settled has grown.
 	sent    atomic.Uint64
 	settled atomic.Uint64

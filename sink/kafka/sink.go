@@ -141,18 +141,19 @@ func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session
 		return nil, nil, classify("start the event producer", err)
 	}
 	session := &session{
-		sink:     s,
-		cfg:      s.cfg,
-		dialer:   d,
-		settle:   settle,
-		floors:   floors,
-		marks:    store,
-		client:   client,
-		producer: producer,
-		topics:   map[string]*topic{},
-		moved:    make(chan struct{}, 1),
-		done:     make(chan struct{}),
-		closing:  make(chan struct{}),
+		sink:       s,
+		cfg:        s.cfg,
+		dialer:     d,
+		settle:     settle,
+		floors:     floors,
+		marks:      store,
+		client:     client,
+		producer:   producer,
+		topics:     map[string]*topic{},
+		duplicates: make(chan []uint64),
+		moved:      make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		closing:    make(chan struct{}),
 	}
 	session.spares.list = &session.carriers
 	session.workers.Go(func() { newDrain(session).run() })

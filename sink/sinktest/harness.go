@@ -66,6 +66,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"close gives up when its context has ended", closeAbandons},
 		{"a closed session takes nothing", closedTakesNothing},
 		{"a session can follow another", sessionAfterSession},
+		{"a successor does not publish what its predecessor published", successorSkips},
 		{"an ended context takes nothing and harms nothing", sendEndedContext},
 		{"a context that ends under way keeps what was taken", sendContextEnds},
 		{"a commit whose context has ended ends the session", commitEndedContext},

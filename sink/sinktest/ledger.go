@@ -16,6 +16,7 @@ type ledger struct {
 
 	mu       sync.Mutex
 	times    map[uint64]int // by sequence number
+	skipped  int            // settled as duplicates
 	next     uint64         // everything below is settled
 	waiting  map[uint64]chan struct{}
 	problems []string
@@ -35,6 +36,9 @@ func (l *ledger) settle(seqs []uint64, o sink.Outcome) {
 	defer l.mu.Unlock()
 	if o != sink.Delivered && o != sink.Duplicate {
 		l.problems = append(l.problems, fmt.Sprintf("outcome %d is unknown", o))
+	}
+	if o == sink.Duplicate {
+		l.skipped += len(seqs)
 	}
 	for i, seq := range seqs {
 		if i > 0 && seqs[i-1] >= seq {
@@ -80,6 +84,13 @@ func (l *ledger) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.times)
+}
+
+// duplicates is how many messages were settled without being sent.
+func (l *ledger) duplicates() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.skipped
 }
 
 // wrongs lists every breach of the contract of Settle.

@@ -126,6 +126,38 @@ func sessionAfterSession(t *testing.T, h Harness) {
 	}
 }
 
+// successorSkips: the predecessor dies with a part of what it published
+// committed. Its successor is given everything after that again.
+func successorSkips(t *testing.T, h Harness) {
+	topic := h.Topic(t, 3)
+	msgs := identified(messages(topic, 300, 7), "cluster/database/orders/0")
+	others := identified(messages(topic, 300, 7), "cluster/database/trainings/0")
+	stranger, _ := open(t, h, "trainings")
+	stranger.send(t, others...) // equal but for their source
+	stranger.awaitSettled(t, 300)
+	first, _ := open(t, h, "orders")
+	first.send(t, msgs[:100]...)
+	first.awaitSettled(t, 100)
+	first.commit(t, marksOf("position", "100"))
+	first.send(t, msgs[100:200]...)
+	first.awaitSettled(t, 200)
+
+	successor, _ := open(t, h, "orders")
+	successor.send(t, msgs[100:150]...)
+	successor.send(t, msgs[150:]...)
+	successor.awaitSettled(t, 200)
+	successor.commit(t, marksOf("position", "300"))
+	if got := successor.settled.duplicates(); got != 100 {
+		t.Errorf("%d messages are said to be duplicates, 100 are", got)
+	}
+	if wrongs := successor.settled.wrongs(); len(wrongs) > 0 {
+		t.Error(wrongs)
+	}
+	if diff := cmp.Diff(valuesByKey(append(others, msgs...)), byKey(h.Published(t, topic))); diff != "" {
+		t.Errorf("values by key (-sent +published):\n%s", diff)
+	}
+}
+
 func sendEndedContext(t *testing.T, h Harness) {
 	topic := h.Topic(t, 2)
 	p, _ := open(t, h, "orders")

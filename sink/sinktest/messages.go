@@ -34,6 +34,16 @@ func messages(topic string, n, keys int) []outbox.Message {
 	return msgs
 }
 
+// identified adds the headers by which a message is known again.
+func identified(msgs []outbox.Message, source string) []outbox.Message {
+	for i := range msgs {
+		msgs[i].Headers = append(msgs[i].Headers,
+			outbox.Header{Key: []byte(outbox.HeaderSource), Value: []byte(source)},
+			outbox.Header{Key: []byte(outbox.HeaderPosition), Value: []byte(msgs[i].Pos.String())})
+	}
+	return msgs
+}
+
 // byPartition groups values, in order.
 func byPartition(records []Record) map[int32][]string {
 	groups := map[int32][]string{}

@@ -1,0 +1,291 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/IBM/sarama"
+
+	"github.com/walpost/walpost/outbox"
+)
+
+// tail is what a partition held of one source, from its floor on, when the
+// session first wrote to it: predecessors' records of events that may come
+// again. See "Tails" in the package doc. It belongs to Send.
+//
+// It is a set. That an event is in Kafka does not say that the ones before it
+// are: a predecessor may have left a hole.
+type tail struct {
+	source []byte          // events of any other one are not in it
+	from   outbox.Position // earlier events don't come any more
+	shared bool            // by all partitions of a topic
+
+	events map[outbox.Position]found
+	newest outbox.Position // of the events
+
+	// Keys are hashed. If two share a hash, one is sent again because of the
+	// other; neither is skipped because of the other.
+	seed maphash.Seed
+	sent map[uint64]struct{} // keys of which an event was missing
+	last map[lane]int64      // offset of the last event that was skipped
+}
+
+// found is the last record of an event.
+type found struct {
+	id        string
+	partition int32
+	offset    int64
+}
+
+// lane is where the records of one key have an order.
+type lane struct {
+	key       uint64
+	partition int32
+}
+
+// newTail is an empty tail for a session whose next message is m.
+func newTail(m *outbox.Message, shared bool) *tail {
+	return &tail{
+		source: bytes.Clone(sourceOf(m)), // m's bytes are lent
+		from:   m.Pos,
+		shared: shared,
+		events: map[outbox.Position]found{},
+		seed:   maphash.MakeSeed(),
+		sent:   map[uint64]struct{}{},
+		last:   map[lane]int64{},
+	}
+}
+
+func sourceOf(m *outbox.Message) []byte {
+	for i := range m.Headers {
+		if string(m.Headers[i].Key) == outbox.HeaderSource {
+			return m.Headers[i].Value
+		}
+	}
+	return nil
+}
+
+// add takes a record, unless it is of no event of the source. A later record of
+// an event replaces an earlier one. Topics are shared with other producers, so
+// headers may be missing or mean something else.
+func (t *tail) add(partition int32, offset int64, r *sarama.Record) {
+	source, id, position := identify(r.Headers)
+	var pos outbox.Position
+	if source == nil || id == nil || !bytes.Equal(source, t.source) || pos.UnmarshalText(position) != nil || pos.Compare(t.from) < 0 {
+		return
+	}
+	t.events[pos] = found{id: string(id), partition: partition, offset: offset}
+	if pos.Compare(t.newest) > 0 {
+		t.newest = pos
+	}
+}
+
+// identify returns the values of the headers that walpost writes before all
+// others; nil is a missing one.
+func identify(headers []*sarama.RecordHeader) (source, id, position []byte) {
+	for _, h := range headers {
+		switch {
+		case source == nil && string(h.Key) == outbox.HeaderSource:
+			source = h.Value
+		case id == nil && string(h.Key) == outbox.HeaderID:
+			id = h.Value
+		case position == nil && string(h.Key) == outbox.HeaderPosition:
+			position = h.Value
+		}
+	}
+	return source, id, position
+}
+
+// passed reports that neither m nor anything after it is in the tail.
+func (t *tail) passed(m *outbox.Message) bool {
+	return len(t.events) == 0 || m.Pos.Compare(t.newest) > 0
+}
+
+// release gives the memory back: partitions that share the tail may hold on to
+// it for long.
+func (t *tail) release() { t.events, t.sent, t.last = nil, nil, nil }
+
+// skip decides whether m is a duplicate, which must not be sent. It is called
+// for all messages in order.
+//
+// The last records of a key's events must stand in the order of their positions.
+// So from the first event on that is missing, or whose last record comes before
+// one of an earlier event, all events of the key are sent again. Events without
+// a key have no order among each other.
+func (t *tail) skip(m *outbox.Message) (bool, error) {
+	f, held := t.events[m.Pos]
+	held = held && bytes.Equal(sourceOf(m), t.source)
+	if held && f.id != string(m.ID) {
+		return false, diverged(m, f)
+	}
+	if m.Key == nil {
+		return held, nil
+	}
+	key := maphash.Bytes(t.seed, m.Key)
+	if _, again := t.sent[key]; again {
+		return false, nil
+	}
+	in := lane{key, f.partition}
+	if last, ok := t.last[in]; !held || ok && last > f.offset {
+		t.sent[key] = struct{}{}
+		return false, nil
+	}
+	t.last[in] = f.offset
+	return true, nil
+}
+
+// diverged is the failure to publish an event in whose place Kafka holds
+// another: the history that is read is not the one that was published.
+func diverged(m *outbox.Message, f found) error {
+	return &failure{
+		op:        fmt.Sprintf("publish event %s at %s", m.ID, m.Pos),
+		err:       fmt.Errorf("%s/%d holds another event of this source at that position, %s, at offset %d", m.Topic, f.partition, f.id, f.offset),
+		condition: condDiverged,
+		final:     true,
+	}
+}
+
+// isDuplicate decides whether a predecessor has published m already. The first
+// message to a partition reads its tail; the first that is past the tail drops
+// it, after which nothing is looked up.
+func (s *session) isDuplicate(ctx context.Context, t *topic, p *partition, m *outbox.Message) (bool, error) {
+	if p.unread {
+		if err := s.readTail(ctx, t, p, m); err != nil {
+			return false, err
+		}
+	}
+	if p.tail == nil {
+		return false, nil
+	}
+	if p.tail.passed(m) {
+		s.drop(p, m)
+		return false, nil
+	}
+	duplicate, err := p.tail.skip(m)
+	if err != nil {
+		return false, s.fail(err)
+	}
+	return duplicate, nil
+}
+
+func (s *session) drop(p *partition, m *outbox.Message) {
+	if p.tail.shared {
+		s.floors.unite(p.topic, m.Seq)
+	}
+	p.tail.release()
+	p.tail = nil
+}
+
+// readTail reads a partition's tail. Where events may be in other partitions
+// than they belong in now, all of the topic's make one tail. Any error ends the
+// session, but for that of its Close.
+func (s *session) readTail(ctx context.Context, t *topic, p *partition, m *outbox.Message) error {
+	defer s.failAtEndOf(ctx, fmt.Sprintf("read what %s/%d holds", p.topic, p.number))()
+	read := []*partition{p}
+	if t.spread {
+		read = t.partitions
+	}
+	held := newTail(m, t.spread)
+	for _, q := range read {
+		err := s.readPartition(ctx, q, held)
+		if errors.Is(err, errClosed) {
+			return s.ended()
+		}
+		if err != nil {
+			return s.fail(err)
+		}
+	}
+	for _, q := range read {
+		q.tail, q.unread = held, false
+	}
+	return nil
+}
+
+// readPartition adds what a partition holds between its floor and its end. A
+// floor that is not a predecessor's has nothing above it.
+func (s *session) readPartition(ctx context.Context, p *partition, into *tail) error {
+	if !p.floor.inherited {
+		return nil
+	}
+	floor := s.floors.of(p.floor)
+	end, err := s.offset(ctx, p.topic, p.number, sarama.OffsetNewest)
+	if err != nil {
+		return err
+	}
+	if floor > end {
+		return truncated(p, floor, end)
+	}
+	start, err := s.offset(ctx, p.topic, p.number, sarama.OffsetOldest)
+	if err != nil {
+		return err
+	}
+	reader := committedReader{client: s.marks.client, topic: p.topic, partition: p.number, patience: s.cfg.StallTimeout, stop: s.stopped}
+	err = reader.read(max(floor, start), end, func(offset int64, r *sarama.Record) { into.add(p.number, offset, r) })
+	return unreadable(p, err)
+}
+
+// stopped is an error once the session is over or about to close.
+func (s *session) stopped() error {
+	select {
+	case <-s.closing:
+		return errClosed
+	case <-s.done:
+		return s.ended()
+	default:
+		return nil
+	}
+}
+
+// truncated is the failure to write to a partition that lost acknowledged
+// records, by an unclean election or a restored disk.
+func truncated(p *partition, floor, end int64) error {
+	return &failure{
+		op:        fmt.Sprintf("read what %s/%d holds", p.topic, p.number),
+		err:       fmt.Errorf("the partition ends at offset %d, but records up to offset %d were acknowledged to this pipeline or its end was there before", end, floor),
+		condition: condLostRecords,
+		remedy: "find out which events the partition has lost and publish again what consumers miss; " +
+			"then `walpost init --adopt-slot` accepts the topic as it is",
+		final: true,
+	}
+}
+
+// unreadable gives its meaning to an error of reading a tail.
+func unreadable(p *partition, err error) error {
+	op := fmt.Sprintf("read what %s/%d holds", p.topic, p.number)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errClosed):
+		return err
+	case errors.Is(err, errOpenTransaction):
+		return &failure{
+			op: op, err: err, condition: condStalled,
+			remedy: "another producer holds a transaction open in that partition, which hides what comes after it; end that producer, or wait until its transaction times out",
+		}
+	case isAny(err, sarama.ErrTopicAuthorizationFailed):
+		return &failure{
+			op: op, err: err, condition: condAuthFailed,
+			remedy: "permit walpost's principal to READ the topic: after a restart it looks up what is published already",
+		}
+	}
+	return classify(op, err)
+}
+
+// handOver passes the sequence numbers that Send has skipped to drain, which
+// alone settles. Drain never waits for Send, and works until the session is
+// over.
+func (s *session) handOver() {
+	if len(s.skipped) == 0 {
+		return
+	}
+	seqs := s.skipped
+	s.skipped = nil
+	s.sent.Add(uint64(len(seqs)))
+	select {
+	case s.duplicates <- seqs:
+	case <-s.done:
+	}
+}
