@@ -111,7 +111,7 @@ func kafkaKeys() []key {
 			"Brokers to ask first; the others are learnt from them. Name more than one, so that walpost can start while one is away."),
 		leaf("kafka.delivery", oneOf([]string{"idempotent"}, "exactly-once"), "idempotent",
 			func(c *Config) *string { return &c.Kafka.Delivery },
-			"How events are delivered. `idempotent`: every replica in sync acknowledges each event, nothing is lost or reordered, and after a crash only what was in flight at that moment may come twice."),
+			"How events are delivered. `idempotent`: every replica in sync acknowledges each event, nothing is lost or reordered, and after a crash some events may come twice, mostly those in flight at that moment."),
 		leaf("kafka.client_id", matching("1 to 249 of A-Z, a-z, 0-9, dot, _ and -", `[A-Za-z0-9._-]{1,249}`), "walpost-<pipeline>",
 			func(c *Config) *string { return &c.Kafka.ClientID },
 			"Name that brokers show for this relay in their logs, metrics and quotas."),

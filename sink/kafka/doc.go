@@ -98,10 +98,12 @@
 // one tail. The mark keeps saying so ("spread") until everything published
 // before is committed, since a session may end before that.
 //
-// Not recognised, and so published again, are: events whose topic is another one
-// since the configuration changed; records that reach the broker only after the
-// tail was read, such as the bytes a killed process had in its sockets, or those
-// of a predecessor that still works because it was paused; events of a compacted
+// Not recognised, and so published again, are: events whose topic is another
+// one since the configuration changed; events that were committed already,
+// which a Postgres whose slot fell back in a crash sends anew: their records
+// are below the floors; records that reach the broker only after the tail was
+// read, such as the bytes a killed process had in its sockets, or those of a
+// predecessor that still works because it was paused; events of a compacted
 // topic whose record, or an earlier one of the same key, was compacted away.
 // Reading needs the READ permission on the topic. A transaction that another
 // producer holds open there is waited for, up to StallTimeout.
