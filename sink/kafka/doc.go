@@ -54,8 +54,10 @@
 // committed. They are in a mark of the sink's own, named sink/kafka/floors and never shown
 // to the caller. For every topic that the pipeline has written to it holds the
 // topic's id and, per partition, an offset: the floor. Every record that this
-// pipeline wrote for an event after the committed position has an offset at or
-// above the floor. A floor may be too low, which costs reading, but never too
+// pipeline wrote for an event after the position committed before the latest has
+// an offset at or above the floor: a relay may die after a commit and before it
+// has confirmed it to Postgres, which then gives the same events to the
+// successor. A floor may be too low, which costs reading, but never too
 // high. Before the first write to a topic in a session, the floors of all its
 // partitions are in the mark.
 //
@@ -99,7 +101,7 @@
 // before is committed, since a session may end before that.
 //
 // Not recognised, and so published again, are: events whose topic is another
-// one since the configuration changed; events that were committed already,
+// one since the configuration changed; events that were committed long ago,
 // which a Postgres whose slot fell back in a crash sends anew: their records
 // are below the floors; records that reach the broker only after the tail was
 // read, such as the bytes a killed process had in its sockets, or those of a
