@@ -116,7 +116,16 @@ func (s *Supervisor) streaming() {
 
 // announce says from where events flow.
 func (s *Supervisor) announce() {
-	s.cfg.Logger.Info("relay streaming", "pipeline", s.cfg.Pipeline, "confirmed_lsn", checkpoint.LSN(s.gauge.snapshot().ConfirmedLSN).String())
+	s.cfg.Logger.Info("relay streaming", s.standing()...)
+}
+
+// standing is what a log line says of where the relay stands.
+func (s *Supervisor) standing() []any {
+	attrs := []any{"pipeline", s.cfg.Pipeline}
+	if lsn := s.gauge.snapshot().ConfirmedLSN; lsn != 0 {
+		attrs = append(attrs, "confirmed_lsn", checkpoint.LSN(lsn).String())
+	}
+	return attrs
 }
 
 // flowing is called by a pipeline that works.
@@ -203,5 +212,5 @@ func (s *Supervisor) farewell(err error) {
 		s.cfg.Logger.Warn("relay stopped before everything in flight was acknowledged; it is sent again at the next start", "error", err.Error())
 		return
 	}
-	s.cfg.Logger.Info("relay stopped", "confirmed_lsn", checkpoint.LSN(s.gauge.snapshot().ConfirmedLSN).String())
+	s.cfg.Logger.Info("relay stopped", s.standing()...)
 }

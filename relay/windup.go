@@ -1,0 +1,48 @@
+package relay
+
+import (
+	"context"
+	"time"
+)
+
+// windUp ends a life in good order, whatever ended it: what was sent is
+// settled as far as the sink lets it, what is settled is remembered and
+// confirmed, and the session is gone before the slot is.
+func (p *Pipeline) windUp(ctx context.Context) error {
+	p.gauge.turn()
+	p.gauge.fly(p.flight.level(), p.cfg.StallAfter)
+	err := p.settleRest(ctx)
+	if closing := p.session.Close(ctx); err == nil {
+		err = closing
+	}
+	p.source.Close()
+	p.gauge.landed()
+	return err
+}
+
+// ending is the state of a relay whose pipeline winds up: from now on nothing
+// flows, and health must say so before the supervisor knows why.
+func ending(asked bool) State {
+	if asked {
+		return Stopping
+	}
+	return Starting
+}
+
+// patience is how long a life may take to end. One that failed has a successor
+// waiting.
+func (p *Pipeline) patience(asked bool) time.Duration {
+	if asked {
+		return p.cfg.ShutdownTimeout
+	}
+	return min(3*time.Second, p.cfg.ShutdownTimeout)
+}
+
+// settleRest waits until everything that was sent is settled, then remembers
+// and confirms it.
+func (p *Pipeline) settleRest(ctx context.Context) error {
+	if err := p.flight.settled(ctx, p.sent, p.session.Done()); err != nil {
+		return err
+	}
+	return p.remember(ctx)
+}
