@@ -107,8 +107,29 @@ func (b *Broker) CreateTopic(t testing.TB, topic string, partitions int, configs
 		if err != nil {
 			return err
 		}
-		return kerr.ErrorForCode(response.Topics[0].ErrorCode)
+		if err := kerr.ErrorForCode(response.Topics[0].ErrorCode); err != nil {
+			return err
+		}
+		return awaitTopic(ctx, client, topic)
 	})
+}
+
+// awaitTopic waits until the broker knows a topic that was just created: the
+// controller's answer comes before the broker has heard of it.
+func awaitTopic(ctx context.Context, client *kgo.Client, topic string) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := partitionsOf(ctx, client, topic)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
 }
 
 // DeleteTopic deletes a topic by its full name.
