@@ -159,6 +159,8 @@ func (k *fakeKafka) record() *checkpoint.Record {
 	return r
 }
 
+func (k *fakeKafka) Atomic() bool { return false }
+
 func (k *fakeKafka) Marks(context.Context) (map[string][]byte, error) {
 	k.world.note("marks")
 	k.mu.Lock()

@@ -61,6 +61,8 @@ type frozen struct {
 	marks bool // nor tells its marks
 }
 
+func (f frozen) Atomic() bool { return false }
+
 func (f frozen) Marks(ctx context.Context) (map[string][]byte, error) {
 	if !f.marks {
 		return f.Sink.Marks(ctx)

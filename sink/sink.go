@@ -8,6 +8,12 @@
 // again after a crash. Once a successor has fenced a session, that session can't
 // change them.
 //
+// There are two kinds. A continuous sink shows each message as soon as it holds
+// it; Commit makes marks durable beside them. An atomic sink shows everything
+// that was sent between two commits, together with the marks of the second, at
+// once or never. What a session of it has sent and not committed is gone with
+// the session.
+//
 // Life of a session: Open fences every earlier session, then returns the
 // marks. Send and Commit follow. The first error after which it is unknown
 // whether some message was published ends the session: Done is closed, Err
@@ -34,12 +40,17 @@ const (
 )
 
 // Settle is told of messages by their sequence numbers, which are ascending
-// within a call and belong to one session. It is called from one goroutine of
-// the session and must not block.
+// within a call and belong to one session. A settled message's bytes are the
+// caller's again. In an atomic session it can still vanish until it is
+// committed. Settle is called from one goroutine of the session and must not
+// block.
 type Settle func(seqs []uint64, o Outcome)
 
 // Sink opens sessions. At most one session of a Sink is open at a time.
 type Sink interface {
+	// Atomic tells which kind of sink it is; always the same.
+	Atomic() bool
+
 	// Marks reads the durable marks without fencing anybody. It does not wait
 	// for a commit in progress. Before the first commit there are none: an empty
 	// map, no error.
@@ -77,10 +88,16 @@ type Session interface {
 	Send(ctx context.Context, msgs []outbox.Message) (n int, err error)
 
 	// Commit makes marks durable; they are when it returns nil. A nil value
-	// deletes a mark. The caller has found every message with Seq < through
-	// settled, and the marks cover no later one. Any error, the end of ctx
-	// included, ends the session. Whether the marks are durable then is unknown
-	// until the next Open.
+	// deletes a mark. The marks cover every message with Seq < through and no
+	// later one. Whoever reads them in a later session sends none of these again.
+	//
+	// In a continuous session the caller has found those messages settled. In an
+	// atomic one they are all that were sent, none is sent while Commit runs, and
+	// Commit settles those that are not yet; when it returns nil all of them are
+	// visible.
+	//
+	// Any error, the end of ctx included, ends the session. Whether the commit
+	// took place is unknown then until the next Open.
 	Commit(ctx context.Context, through uint64, marks map[string][]byte) error
 
 	// Done is closed when the session has failed or is closed.
@@ -91,6 +108,7 @@ type Session interface {
 	Err() error
 
 	// Close waits until everything sent is settled and releases all resources.
+	// An atomic session discards what is not committed.
 	// When ctx ends first, the rest is abandoned: connections are closed so that
 	// nothing more is sent, and nothing more is settled.
 	Close(ctx context.Context) error

@@ -31,6 +31,9 @@ func New(cfg Config) (*Sink, error) {
 	return &Sink{cfg: cfg}, nil
 }
 
+// Atomic implements [sink.Sink].
+func (s *Sink) Atomic() bool { return false }
+
 // Marks implements [sink.Sink]. Without a checkpoint topic there are none.
 func (s *Sink) Marks(ctx context.Context) (map[string][]byte, error) {
 	d := newDialer(s.cfg.DialTimeout)
