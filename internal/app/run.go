@@ -18,8 +18,14 @@ import (
 // Run relays until ctx ends, which returns nil, or until the relay may not go
 // on, which returns a *relay.StopError. Log lines go to logs.
 func Run(ctx context.Context, cfg *config.Config, logs io.Writer) error {
+	return RunAltered(ctx, cfg, logs, func(*relay.Config) {})
+}
+
+// RunAltered is Run for tests that stand between the relay and its ends: alter may
+// replace what the relay is made of.
+func RunAltered(ctx context.Context, cfg *config.Config, logs io.Writer, alter func(*relay.Config)) error {
 	log := newLogger(cfg, logs)
-	supervisor, handler, err := assemble(cfg, log)
+	supervisor, handler, err := assemble(cfg, log, alter)
 	if err != nil {
 		return err
 	}
@@ -38,7 +44,7 @@ func Run(ctx context.Context, cfg *config.Config, logs io.Writer) error {
 }
 
 // assemble makes the relay and what shows it.
-func assemble(cfg *config.Config, log *slog.Logger) (*relay.Supervisor, http.Handler, error) {
+func assemble(cfg *config.Config, log *slog.Logger, alter func(*relay.Config)) (*relay.Supervisor, http.Handler, error) {
 	sink, err := kafkaSink(cfg, log)
 	if err != nil {
 		return nil, nil, err
@@ -46,7 +52,9 @@ func assemble(cfg *config.Config, log *slog.Logger) (*relay.Supervisor, http.Han
 	var supervisor *relay.Supervisor
 	status := func() relay.Status { return supervisor.Status() }
 	metrics := telemetry.NewMetrics(cfg.Pipeline, shard, telemetry.ReadBuild(), status)
-	supervisor, err = relay.NewSupervisor(relayConfig(cfg, sink, log, metrics))
+	parts := relayConfig(cfg, sink, log, metrics)
+	alter(&parts)
+	supervisor, err = relay.NewSupervisor(parts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("assemble the relay: %w", err)
 	}
