@@ -83,6 +83,11 @@ type Event struct {
 	ID         string          `json:"id"`
 }
 
+// String names the event to a person.
+func (e *Event) String() string {
+	return fmt.Sprintf("event %s of transaction %d at %s, the last one that the checkpoint covers", e.ID, e.XID, e.Position)
+}
+
 // versioned is a record as it is written.
 type versioned struct {
 	V int64 `json:"v"`

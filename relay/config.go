@@ -35,6 +35,18 @@ type Config struct {
 	// settled; 20,000 and 32 MiB. A single larger batch is let through alone.
 	MaxInFlightEvents int
 	MaxInFlightBytes  int
+	// GroupEvents is from how many events on no further Postgres transaction joins
+	// the others in one commit of an atomic sink; 20,000.
+	GroupEvents int
+	// MaxTransactionEvents is the size from which on a Postgres transaction is
+	// not committed as a whole to an atomic sink; 100,000.
+	MaxTransactionEvents int
+	// TransactionTime is how long a commit of an atomic sink may be put off; 30 s.
+	// A Postgres transaction that takes longer counts as too large.
+	TransactionTime time.Duration
+	// StopOversized makes the relay stop at a Postgres transaction that is too
+	// large, instead of committing it in parts.
+	StopOversized bool
 	// OpenTimeout bounds each step of opening a pipeline; 15 s.
 	OpenTimeout time.Duration
 	// ShutdownTimeout bounds winding up; 20 s.
@@ -65,6 +77,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	setDefault(&c.MaxInFlightEvents, 20_000)
 	setDefault(&c.MaxInFlightBytes, 32<<20)
+	setDefault(&c.GroupEvents, 20_000)
+	setDefault(&c.MaxTransactionEvents, 100_000)
+	setDefault(&c.TransactionTime, 30*time.Second)
 	setDefault(&c.OpenTimeout, 15*time.Second)
 	setDefault(&c.ShutdownTimeout, 20*time.Second)
 	setDefault(&c.CheckpointInterval, time.Second)

@@ -136,14 +136,13 @@ func TestPipelineWritesNoCheckpointWhileTheSlotCatchesUp(t *testing.T) {
 		w.kafka.put(recordAt(120))
 		l := live(p)
 		source := <-w.pg.sources
-		source.put(batch(transaction(110, "a")))
-		elapse(p.cfg.CheckpointInterval)
-		expectSince(t, w, "send 1", "confirm 115")
+		source.put(batch(keepalive(115)))
+		elapse(p.cfg.IdleInterval)
 		source.put(batch(keepalive(120)))
 		elapse(p.cfg.IdleInterval)
 		source.put(batch(transaction(130, "b")))
 		elapse(p.cfg.CheckpointInterval)
-		expectSince(t, w, "send 1", "confirm 115", "confirm 120", "send 1", "commit 135 through 2", "confirm 135")
+		expectSince(t, w, "confirm 115", "confirm 120", "send 1", "commit 135 through 1", "confirm 135")
 		_ = l.stop()
 	})
 }
@@ -226,14 +225,18 @@ func TestPipelineMapsWithoutAllocating(t *testing.T) {
 		second.Name = "other"
 		c.Tables = append(c.Tables, second)
 	})
-	p.mapper, _ = p.cfg.mapper("7301", "db")
+	mapper, err := p.cfg.mapper("7301", "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newIntake(mapper, 1)
 	b := batch(transaction(110, "a", "b", "c", "d"))
 	b.Segments[0].Rows[1].Rel, b.Segments[0].Rows[3].Rel = &other, &other
 	l := &load{batch: b}
 	allocations := testing.AllocsPerRun(1000, func() {
 		l.messages = l.messages[:0]
 		l.arena.Reset()
-		if err := p.fill(l); err != nil {
+		if err := in.fill(l); err != nil {
 			t.Fatal(err)
 		}
 	})

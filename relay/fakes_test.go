@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/walpost/walpost/checkpoint"
@@ -102,9 +103,16 @@ func (s *fakeSource) Next(ctx context.Context) (*replication.Batch, error) {
 	}
 }
 
+func (s *fakeSource) Ready() bool { return len(s.in) > 0 }
+
 func (s *fakeSource) Confirm(lsn uint64) {
 	s.world.note("confirm %d", lsn)
 	s.world.checkConfirm(lsn)
+	s.world.pg.set(func(p *fakePostgres) {
+		slot := *p.facts.Slot
+		slot.ConfirmedFlush = lsn
+		p.facts.Slot = &slot
+	})
 }
 
 func (s *fakeSource) Done() <-chan struct{} { return s.done }
@@ -128,7 +136,9 @@ type fakeKafka struct {
 	marks    map[string][]byte
 	marksErr error
 	openErr  error
-	auto     bool                 // sessions acknowledge by themselves
+	auto     bool // sessions acknowledge by themselves
+	atomic   bool
+	visible  []string             // ids that an atomic sink shows, commit by commit, each ended by "|"
 	onOpen   func()               // at each Open, before it reads the marks
 	prepare  func(s *fakeSession) // at each Open, before it returns the session
 }
@@ -159,7 +169,7 @@ func (k *fakeKafka) record() *checkpoint.Record {
 	return r
 }
 
-func (k *fakeKafka) Atomic() bool { return false }
+func (k *fakeKafka) Atomic() bool { return k.atomic }
 
 func (k *fakeKafka) Marks(context.Context) (map[string][]byte, error) {
 	k.world.note("marks")
@@ -207,6 +217,7 @@ type fakeSession struct {
 	err      error
 	flying   []outbox.Message // sent and not settled
 	sent     []outbox.Message
+	shown    int           // of sent, by an atomic commit
 	changed  chan struct{} // closed and renewed when flying has changed
 }
 
@@ -321,9 +332,35 @@ func (s *fakeSession) Commit(ctx context.Context, through uint64, marks map[stri
 		return s.fail(err)
 	}
 	s.kafka.world.note("commit %d through %d", r.Confirmed, through)
-	s.checkCommit(r, through)
+	if s.kafka.atomic {
+		s.show()
+	} else {
+		s.checkCommit(r, through)
+	}
 	s.kafka.set(func(k *fakeKafka) { maps.Copy(k.marks, marks) })
 	return nil
+}
+
+// show is the part of an atomic commit that a continuous one does not have.
+func (s *fakeSession) show() {
+	s.ack(s.outstanding())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kafka.set(func(k *fakeKafka) {
+		for _, m := range s.sent[s.shown:] {
+			k.visible = append(k.visible, string(m.ID))
+		}
+		if len(s.sent) > s.shown {
+			k.visible = append(k.visible, "|")
+		}
+	})
+	s.shown = len(s.sent)
+}
+
+func (k *fakeKafka) shows() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return strings.Join(k.visible, " ")
 }
 
 // checkCommit judges a checkpoint: it only moves forward, speaks of settled

@@ -27,6 +27,10 @@ type flight struct {
 	maxBytes  int
 	now       func() time.Time
 
+	// deferred: what is settled is observed when it is revealed. Set before the
+	// first settlement.
+	deferred bool
+
 	room chan struct{} // something was settled; capacity 1
 
 	mu       sync.Mutex
@@ -41,6 +45,7 @@ type flight struct {
 	busy     time.Time // when the flight was last empty and ceased to be
 	passed   point     // the last of the ends that was passed
 	tail     point     // the last message that was recycled
+	hidden   []run     // settled, not observed yet
 }
 
 // end is where a transaction with events ends: lsn may be confirmed when every
@@ -286,7 +291,9 @@ func (f *flight) level() level {
 	if f.busy.After(f.progress) {
 		v.waiting = f.busy
 	}
-	if l := f.holding(seq, nil); l != nil {
+	if len(f.hidden) > 0 {
+		v.oldest = f.hidden[0].time
+	} else if l := f.holding(seq, nil); l != nil {
 		v.oldest = l.messages[seq-l.messages[0].Seq].Time
 	}
 	return v

@@ -266,4 +266,5 @@ type silent struct{}
 
 func (silent) Read(int)                                 {}
 func (silent) Settled(string, int, time.Duration, bool) {}
+func (silent) Skipped(int)                              {}
 func (silent) Restarted(string)                         {}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"sort"
+	"time"
 
 	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/outbox/mapping"
@@ -16,33 +17,56 @@ type load struct {
 	sending  bool // the session is still being handed the messages
 }
 
+// run is a number of messages of one topic and one transaction.
+type run struct {
+	topic     string
+	time      time.Time // commit time
+	n         int
+	duplicate bool
+}
+
 // observe reports runs of one topic and one transaction at once. It must come
 // before the tracker is told: until then the messages are certainly there.
 func (f *flight) observe(seqs []uint64, duplicate bool) {
 	var (
-		l   *load
-		run *outbox.Message
-		n   int
+		l       *load
+		current run
+		commit  uint64
 	)
 	for _, seq := range seqs {
 		if l = f.holding(seq, l); l == nil {
 			continue
 		}
 		m := &l.messages[seq-l.messages[0].Seq]
-		if run != nil && run.Topic == m.Topic && run.Pos.Commit == m.Pos.Commit {
-			n++
+		if current.n > 0 && current.topic == m.Topic && commit == m.Pos.Commit {
+			current.n++
 			continue
 		}
-		f.report(run, n, duplicate)
-		run, n = m, 1
+		f.report(current)
+		current, commit = run{m.Topic, m.Time, 1, duplicate}, m.Pos.Commit
 	}
-	f.report(run, n, duplicate)
+	f.report(current)
 }
 
-func (f *flight) report(m *outbox.Message, n int, duplicate bool) {
-	if m != nil {
-		f.observer.Settled(m.Topic, n, max(0, f.progress.Sub(m.Time)), duplicate)
+func (f *flight) report(r run) {
+	switch {
+	case r.n == 0:
+	case f.deferred:
+		f.hidden = append(f.hidden, r)
+	default:
+		f.observer.Settled(r.topic, r.n, max(0, f.progress.Sub(r.time)), r.duplicate)
 	}
+}
+
+// reveal observes what was settled until now: an atomic sink shows it now.
+func (f *flight) reveal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.progress = f.now()
+	for _, r := range f.hidden {
+		f.observer.Settled(r.topic, r.n, max(0, f.progress.Sub(r.time)), r.duplicate)
+	}
+	f.hidden = f.hidden[:0]
 }
 
 // holding finds the load that a message is in, trying guess first.

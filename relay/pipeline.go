@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walpost/walpost/checkpoint"
-	"github.com/walpost/walpost/outbox/mapping"
 	"github.com/walpost/walpost/replication"
 	"github.com/walpost/walpost/sink"
 )
@@ -23,28 +22,26 @@ type Pipeline struct {
 	source     Source
 	session    sink.Session
 	flight     *flight
-	mapper     *mapping.Mapper
-	generation uint32        // of the slot
-	published  string        // fingerprint of the publication
-	urgent     chan struct{} // the server waits for a confirmation; capacity 1
+	intake     *intake
+	resumption *resumption
+	delivery   delivery
+	published  string // fingerprint of the publication
 
-	// Of the goroutine that feeds.
-	plans map[uint32]planned // by the table's OID
-	table planned            // of the last row
-	sent  uint64             // messages that the session has taken
-
-	// Of the goroutine that confirms.
+	// Of the goroutine that commits.
 	record       checkpoint.Record // as it was last written, or read
 	confirmedLSN uint64            // last given to Postgres
-	remembered   uint64            // messages that it speaks of
 
 	flowing bool // hooks.flowing was called; of the goroutine that watches
 }
 
-// planned is how a table is mapped as it was described last.
-type planned struct {
-	relation *replication.Relation
-	plan     *mapping.Plan
+// delivery is the way of events from the source into the sink, which depends on
+// the kind of sink.
+type delivery interface {
+	// start starts the goroutines of a life. They end when life does, except for
+	// what must not be interrupted, which has until lasting ends.
+	start(life, lasting context.Context, group *errgroup.Group)
+	// finish brings to an end what they have begun, after they have ended.
+	finish(ctx context.Context) error
 }
 
 // hooks tell how far a pipeline has come.
@@ -60,7 +57,7 @@ type hooks struct {
 }
 
 func newPipeline(cfg Config, g *gauge, h hooks) *Pipeline {
-	return &Pipeline{cfg: cfg, gauge: g, hooks: h, urgent: make(chan struct{}, 1), plans: map[uint32]planned{}}
+	return &Pipeline{cfg: cfg, gauge: g, hooks: h}
 }
 
 // Run lives once. It returns nil only if ctx was cancelled and everything that
@@ -184,18 +181,36 @@ func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[
 		return err
 	}
 	if err := continuity(want, record, facts); err != nil {
-		// The facts are older than the slot's ownership: what another relay did
-		// in between must not pass for a break in history.
 		if before != nil && record != nil && record.Confirmed > before.Confirmed {
-			return &doubt{"slot_busy", "another walpost of this pipeline was at work while this one was opening: " + err.Error(), true}
+			return another(err.Error()) // the facts are older than the slot's ownership
 		}
 		return err
 	}
-	p.record, p.generation, p.published = *record, record.Generation, record.Publication
+	mapper, err := p.cfg.mapper(record.SystemID, record.Database)
+	if err != nil {
+		return err
+	}
+	p.record, p.published = *record, record.Publication
 	p.record.Configuration = Fingerprint(p.cfg.Tables)
+	p.intake = newIntake(mapper, record.Generation)
+	p.resumption = resume(record, facts.Slot.ConfirmedFlush, p.intake)
+	p.resumption.caughtUp = p.caughtUp
+	if before != nil && record.Confirmed > before.Confirmed {
+		p.resumption.hasty = another("the slot has moved on since it was looked at")
+	}
 	p.gauge.stands(facts.Slot.ConfirmedFlush)
-	p.mapper, err = p.cfg.mapper(record.SystemID, record.Database)
-	return err
+	return nil
+}
+
+// another says that another relay was at work between looking at the slot and
+// fencing it: what it did must not pass for a break in history.
+func another(instead string) error {
+	return &doubt{"slot_busy", "another walpost of this pipeline was at work while this one was opening: " + instead, true}
+}
+
+func (p *Pipeline) caughtUp(dropped int) {
+	p.cfg.Observer.Skipped(dropped)
+	p.cfg.Logger.Info("skipped the events that the checkpoint covers", "pipeline", p.cfg.Pipeline, "events", dropped)
 }
 
 // stream runs the goroutines of a life until one of them fails or ctx ends,
@@ -207,8 +222,8 @@ func (p *Pipeline) stream(ctx context.Context) error {
 	lasting, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
 	var patience *time.Timer
-	group.Go(func() error { return p.feed(life, lasting) })
-	group.Go(func() error { return p.confirm(life, lasting) })
+	p.delivery = p.chooseDelivery()
+	p.delivery.start(life, lasting, group)
 	group.Go(func() error { return p.monitor(life) })
 	group.Go(func() error {
 		err := p.watch(life) // returns when the life is over, whatever ended it
@@ -223,6 +238,13 @@ func (p *Pipeline) stream(ctx context.Context) error {
 		return err
 	}
 	return cause
+}
+
+func (p *Pipeline) chooseDelivery() delivery {
+	if p.cfg.Sink.Atomic() {
+		return newTransactional(p)
+	}
+	return newContinuous(p)
 }
 
 // watch reports the end of either side, which a goroutine that waits for the

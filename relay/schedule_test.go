@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,12 +132,19 @@ func (p *performance) renew(nth int) {
 	p.begin(lsn)
 }
 
-func copyOf(b *replication.Batch) *replication.Batch { return batch(b.Segments...) }
+// copyOf: a batch belongs to whoever takes it, its segments too.
+func copyOf(b *replication.Batch) *replication.Batch { return batch(slices.Clone(b.Segments)...) }
 
 // finish lets everything through and stops.
 func (p *performance) finish() {
 	p.perform(deed{kind: arrive, n: len(p.batches)})
 	for len(p.source.in) > 0 || p.session.outstanding() > 0 {
+		select {
+		case err := <-p.life.ended:
+			p.t.Errorf("the last life ended by itself: %v", err)
+			return
+		default:
+		}
 		p.session.ack(100)
 		synctest.Wait()
 	}

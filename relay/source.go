@@ -24,6 +24,7 @@ type Connection interface {
 // each method promises.
 type Source interface {
 	Next(ctx context.Context) (*replication.Batch, error)
+	Ready() bool
 	Confirm(lsn uint64)
 	Done() <-chan struct{}
 	Err() error

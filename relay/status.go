@@ -65,6 +65,8 @@ type Observer interface {
 	// sinceCommit after their transaction's commit time (never negative).
 	// duplicate says they were there already.
 	Settled(topic string, n int, sinceCommit time.Duration, duplicate bool)
+	// Skipped: events that the checkpoint covers were read again and dropped.
+	Skipped(events int)
 	// Restarted: a pipeline ended for the named reason (a condition, or
 	// "error") and another will be started.
 	Restarted(reason string)

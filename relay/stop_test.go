@@ -260,8 +260,8 @@ func TestStatusIsSafeForConcurrentUse(t *testing.T) {
 			s.afterSettle = func([]outbox.Message) { _ = s.fail(errors.New("again")) }
 		}
 		o := operate(t, w)
-		for range 20 {
-			(<-w.pg.sources).put(batch(transaction(110, "a")))
+		for i := range uint64(20) {
+			(<-w.pg.sources).put(batch(transaction(110+10*i, "a")))
 			_ = o.Status()
 		}
 		o.mustStop(t)

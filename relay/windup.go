@@ -11,7 +11,7 @@ import (
 func (p *Pipeline) windUp(ctx context.Context) error {
 	p.gauge.turn()
 	p.gauge.fly(p.flight.level(), p.cfg.StallAfter)
-	err := p.settleRest(ctx)
+	err := p.delivery.finish(ctx)
 	if closing := p.session.Close(ctx); err == nil {
 		err = closing
 	}
@@ -36,13 +36,4 @@ func (p *Pipeline) patience(asked bool) time.Duration {
 		return p.cfg.ShutdownTimeout
 	}
 	return min(3*time.Second, p.cfg.ShutdownTimeout)
-}
-
-// settleRest waits until everything that was sent is settled, then remembers
-// and confirms it.
-func (p *Pipeline) settleRest(ctx context.Context) error {
-	if err := p.flight.settled(ctx, p.sent, p.session.Done()); err != nil {
-		return err
-	}
-	return p.remember(ctx)
 }

@@ -131,6 +131,7 @@ type fakeObserver struct {
 	read      int
 	settled   map[string]int
 	duplicate int
+	skipped   int
 	restarted []string
 }
 
@@ -149,6 +150,12 @@ func (o *fakeObserver) Settled(topic string, n int, _ time.Duration, duplicate b
 	if duplicate {
 		o.duplicate += n
 	}
+}
+
+func (o *fakeObserver) Skipped(events int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.skipped += events
 }
 
 func (o *fakeObserver) Restarted(reason string) {

@@ -82,6 +82,9 @@ func (s *Stream) Next(ctx context.Context) (*Batch, error) {
 	}
 }
 
+// Ready reports whether Next would return a batch at once.
+func (s *Stream) Ready() bool { return len(s.out) > 0 }
+
 // left returns what a stream that has ended had still read, and then its error.
 func (s *Stream) left() (*Batch, error) {
 	select {

@@ -33,6 +33,8 @@ func kafkaSink(cfg *config.Config, log *slog.Logger) (*kafka.Sink, error) {
 		TransactionalID: cfg.Kafka.Checkpoint.TransactionalID,
 		CheckpointTopic: cfg.Kafka.Checkpoint.Topic,
 		MaxMessageBytes: cfg.Kafka.MaxMessageBytes,
+		// Atomic:             cfg.Kafka.Delivery == config.DeliveryExactlyOnce,
+		// TransactionTimeout: cfg.Kafka.TransactionTimeout,
 		Topics: kafka.TopicDefaults{
 			Create:            cfg.Kafka.Topics.Create,
 			Partitions:        int32(cfg.Kafka.Topics.Partitions),        //nolint:gosec // bounded by the configuration's check
@@ -73,6 +75,11 @@ func relayConfig(cfg *config.Config, sink *kafka.Sink, log *slog.Logger, observe
 		MaxInFlightEvents: cfg.Limits.MaxInFlightEvents,
 		MaxInFlightBytes:  cfg.Limits.MaxInFlightBytes,
 		ShutdownTimeout:   cfg.ShutdownTimeout,
+
+		GroupEvents:          cfg.Kafka.GroupEvents,
+		MaxTransactionEvents: cfg.Kafka.MaxTransactionEvents,
+		TransactionTime:      cfg.Kafka.TransactionTimeout / 2,
+		StopOversized:        cfg.Kafka.Oversized == config.OversizedStop,
 	}
 }
 

@@ -19,6 +19,19 @@ import (
 	"time"
 )
 
+// Values of Kafka.Delivery.
+const (
+	DeliveryIdempotent  = "idempotent"
+	DeliveryExactlyOnce = "exactly-once"
+)
+
+// Values of Kafka.Oversized: what becomes of a Postgres transaction that is larger
+// than MaxTransactionEvents.
+const (
+	OversizedSplit = "split"
+	OversizedStop  = "stop"
+)
+
 // Values of Config.OnStop: what a relay does that has stopped for a condition
 // that only a person can clear.
 const (
@@ -69,11 +82,17 @@ type Columns struct {
 // Kafka says where events go.
 type Kafka struct {
 	Brokers         []string // host:port
-	Delivery        string   // "idempotent"
+	Delivery        string   // DeliveryIdempotent or DeliveryExactlyOnce
 	ClientID        string
 	Checkpoint      Checkpoint
 	MaxMessageBytes int
 	Topics          Topics
+
+	// Of DeliveryExactlyOnce.
+	GroupEvents          int
+	MaxTransactionEvents int
+	Oversized            string // OversizedSplit or OversizedStop
+	TransactionTimeout   time.Duration
 }
 
 // Checkpoint says where the pipeline remembers how far it has come.

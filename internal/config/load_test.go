@@ -82,8 +82,9 @@ func TestDefaults(t *testing.T) {
 			Topic:   "outbox.event.{aggregate_type}",
 		},
 		Kafka: Kafka{
-			Brokers:         []string{"k:9092"},
-			Delivery:        "idempotent",
+			Brokers:     []string{"k:9092"},
+			Delivery:    "idempotent",
+			GroupEvents: 20_000, MaxTransactionEvents: 100_000, Oversized: "split", TransactionTimeout: time.Minute,
 			ClientID:        "walpost-outbox",
 			Checkpoint:      Checkpoint{Topic: "walpost.checkpoint.outbox", TransactionalID: "walpost.outbox"},
 			MaxMessageBytes: 1020 << 10,
@@ -160,7 +161,11 @@ kafka:
   brokers:
     - k1:9092
     - "[::1]:9092"
-  delivery: idempotent
+  delivery: exactly-once
+  group_events: 9
+  max_transaction_events: 10
+  oversized: stop
+  transaction_timeout: 90s
   client_id: me
   checkpoint: {topic: cp, transactional_id: tx}
   max_message_bytes: 2MB
@@ -188,8 +193,9 @@ log: {level: debug, format: json}
 			Topic:   "fixed",
 		},
 		Kafka: Kafka{
-			Brokers:         []string{"k1:9092", "[::1]:9092"},
-			Delivery:        "idempotent",
+			Brokers:     []string{"k1:9092", "[::1]:9092"},
+			Delivery:    "exactly-once",
+			GroupEvents: 9, MaxTransactionEvents: 10, Oversized: "stop", TransactionTimeout: 90 * time.Second,
 			ClientID:        "me",
 			Checkpoint:      Checkpoint{Topic: "cp", TransactionalID: "tx"},
 			MaxMessageBytes: 2_000_000,

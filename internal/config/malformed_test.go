@@ -125,7 +125,7 @@ kafka: {broker: ["k:9092"]}
 `,
 			want: []string{
 				`f.yaml:1:38: postgres.slott: unknown key (did you mean slot?); accepted here: password, publication, slot, url`,
-				`f.yaml:2:9: kafka.broker: unknown key (did you mean brokers?); accepted here: brokers, checkpoint, client_id, delivery, max_message_bytes, topics`,
+				`f.yaml:2:9: kafka.broker: unknown key (did you mean brokers?); accepted here: brokers, checkpoint, client_id, delivery, group_events, max_message_bytes, max_transaction_events, oversized, topics, transaction_timeout`,
 				`f.yaml: kafka.brokers: is missing; accepted: a list of host:port, or one text with commas between them`,
 			},
 		},
@@ -511,21 +511,12 @@ kafka: {brokers: []}
 			},
 		},
 		{
-			name: "delivery of a later version",
-			yaml: `postgres: {url: "postgres://db/app"}
-kafka: {brokers: ["k:9092"], delivery: exactly-once}
-`,
-			want: []string{
-				`f.yaml:2:40: kafka.delivery: found the text "exactly-once" (comes with a later version of walpost); accepted: idempotent`,
-			},
-		},
-		{
 			name: "delivery unheard of",
 			yaml: `postgres: {url: "postgres://db/app"}
 kafka: {brokers: ["k:9092"], delivery: at-most-once}
 `,
 			want: []string{
-				`f.yaml:2:40: kafka.delivery: found the text "at-most-once"; accepted: idempotent`,
+				`f.yaml:2:40: kafka.delivery: found the text "at-most-once"; accepted: idempotent | exactly-once`,
 			},
 		},
 		{
@@ -694,7 +685,7 @@ kafka: {brokers: k, retries: 3}
 				`f.yaml:1:14: log.level: found the text "loud"; accepted: debug | info | warn | error`,
 				`f.yaml:2:11: pipeline: found the text "UP"; accepted: a name of 1 to 55 characters: a-z, then a-z, 0-9, _ or -`,
 				`f.yaml:3:18: kafka.brokers[0]: found the text "k"; accepted: a list of host:port, or one text with commas between them`,
-				`f.yaml:3:21: kafka.retries: unknown key; accepted here: brokers, checkpoint, client_id, delivery, max_message_bytes, topics`,
+				`f.yaml:3:21: kafka.retries: unknown key; accepted here: brokers, checkpoint, client_id, delivery, group_events, max_message_bytes, max_transaction_events, oversized, topics, transaction_timeout`,
 				`f.yaml: postgres.url: is missing; accepted: postgres://user@host:5432/database, or libpq's keyword=value pairs`,
 			},
 		},

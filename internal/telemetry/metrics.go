@@ -95,6 +95,9 @@ func (m *Metrics) Settled(topic string, n int, sinceCommit time.Duration, duplic
 	m.latency.observe(sinceCommit, count(n))
 }
 
+// Skipped implements [relay.Observer].
+func (m *Metrics) Skipped(events int) { m.duplicates.Add(count(events)) }
+
 // Restarted implements [relay.Observer].
 func (m *Metrics) Restarted(reason string) {
 	counter := m.restarts[reason]
