@@ -392,6 +392,10 @@ func (s *fakeSession) checkCommit(r *checkpoint.Record, through uint64) {
 	}
 }
 
+func (s *fakeSession) Newest(context.Context, string) (outbox.Position, error) {
+	return outbox.Position{}, nil
+}
+
 func (s *fakeSession) Done() <-chan struct{} { return s.done }
 
 func (s *fakeSession) Err() error {

@@ -100,6 +100,12 @@ type Session interface {
 	// took place is unknown then until the next Open.
 	Commit(ctx context.Context, through uint64, marks map[string][]byte) error
 
+	// Newest returns the highest position among the messages of a source that
+	// predecessors have published and the marks may not cover; the zero Position
+	// if there are none. It may read much, and is called before the first Send. Any
+	// error ends the session.
+	Newest(ctx context.Context, source string) (outbox.Position, error)
+
 	// Done is closed when the session has failed or is closed.
 	Done() <-chan struct{}
 

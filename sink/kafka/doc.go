@@ -100,6 +100,9 @@
 // one tail. The mark keeps saying so ("spread") until everything published
 // before is committed, since a session may end before that.
 //
+// Newest reads all these tails at once, of every topic in the mark, and keeps
+// only a position. There a topic that is gone has lost events as well.
+//
 // Not recognised, and so published again, are: events whose topic is another
 // one since the configuration changed; events that were committed long ago,
 // which a Postgres whose slot fell back in a crash sends anew: their records

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -95,8 +96,7 @@ func decodeFloors(mark []byte) (*floors, error) {
 // the partition's end offset, which end finds out: nothing below it is from this
 // pipeline, or the mark would have a floor for the partition.
 //
-// A topic whose id is not the mark's is refused. Without either id nothing is
-// concluded.
+// A topic whose id is not the mark's is refused.
 func (f *floors) prepare(name, id string, partitions int, end func(partition int32) (int64, error)) (list []*partitionFloor, isNew bool, err error) {
 	f.mu.Lock()
 	t := f.topics[name]
@@ -104,7 +104,7 @@ func (f *floors) prepare(name, id string, partitions int, end func(partition int
 	if t == nil {
 		t = &topicFloors{}
 	}
-	if t.isAnother(id) {
+	if isAnother(t.id, id) {
 		return nil, false, recreated(name, t.id, id)
 	}
 	known := t.partitions
@@ -152,23 +152,8 @@ func (f *floors) of(p *partitionFloor) int64 {
 	return p.next
 }
 
-// recreated is the failure to write to a topic that was deleted and created
-// again: acknowledged events went with the old one, and only a person can tell
-// whether their consumers had read them.
-func recreated(name, was, is string) error {
-	return &failure{
-		op:        "prepare topic " + name,
-		err:       fmt.Errorf("the topic was deleted and created again: this pipeline has written to topic id %s, the id is now %s", was, is),
-		condition: condLostRecords,
-		remedy: "find out which events were in the deleted topic and publish again what consumers miss; " +
-			"then `walpost init --adopt-slot` accepts the topic as it is",
-		final: true,
-	}
-}
-
-func (t *topicFloors) isAnother(id string) bool {
-	return t.id != "" && id != "" && t.id != id
-}
+// isAnother compares topic ids. Without either nothing is concluded.
+func isAnother(was, is string) bool { return was != "" && is != "" && was != is }
 
 // add records that the offset after message seq's record is next. When there are
 // maxPoints, every other one is dropped; the floor then rises in larger steps.
@@ -236,11 +221,30 @@ func (p *partitionFloor) advance(through uint64) bool {
 func (f *floors) encode() ([]byte, error) {
 	record := floorsRecord{Version: floorsVersion, Topics: make(map[string]topicRecord, len(f.topics))}
 	for name, t := range f.topics {
-		next := make([]int64, len(t.partitions))
-		for i, p := range t.partitions {
-			next[i] = p.next
-		}
-		record.Topics[name] = topicRecord{ID: t.id, Next: next, Spread: t.spread}
+		record.Topics[name] = t.record(t.partitions)
 	}
 	return json.Marshal(record)
+}
+
+// inheritance is what predecessors have written to.
+func (f *floors) inheritance() map[string]topicRecord {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	topics := map[string]topicRecord{}
+	for name, t := range f.topics {
+		added := slices.IndexFunc(t.partitions, func(p *partitionFloor) bool { return !p.inherited })
+		if added < 0 {
+			added = len(t.partitions)
+		}
+		topics[name] = t.record(t.partitions[:added])
+	}
+	return topics
+}
+
+func (t *topicFloors) record(partitions []*partitionFloor) topicRecord {
+	next := make([]int64, len(partitions))
+	for i, p := range partitions {
+		next[i] = p.next
+	}
+	return topicRecord{ID: t.id, Next: next, Spread: t.spread}
 }

@@ -3,7 +3,6 @@ package kafka
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 
@@ -69,18 +68,24 @@ func sourceOf(m *outbox.Message) []byte {
 }
 
 // add takes a record, unless it is of no event of the source. A later record of
-// an event replaces an earlier one. Topics are shared with other producers, so
-// headers may be missing or mean something else.
+// an event replaces an earlier one.
 func (t *tail) add(partition int32, offset int64, r *sarama.Record) {
-	source, id, position := identify(r.Headers)
-	var pos outbox.Position
-	if source == nil || id == nil || !bytes.Equal(source, t.source) || pos.UnmarshalText(position) != nil || pos.Compare(t.from) < 0 {
+	pos, id, ok := eventOf(r, t.source)
+	if !ok || pos.Compare(t.from) < 0 {
 		return
 	}
 	t.events[pos] = found{id: string(id), partition: partition, offset: offset}
 	if pos.Compare(t.newest) > 0 {
 		t.newest = pos
 	}
+}
+
+// eventOf tells which event of a source a record is of, if of any. Topics are
+// shared with other producers, so headers may be missing or mean something else.
+func eventOf(r *sarama.Record, source []byte) (pos outbox.Position, id []byte, ok bool) {
+	of, id, position := identify(r.Headers)
+	ok = of != nil && id != nil && bytes.Equal(of, source) && pos.UnmarshalText(position) == nil
+	return pos, id, ok
 }
 
 // identify returns the values of the headers that walpost writes before all
@@ -190,88 +195,19 @@ func (s *session) readTail(ctx context.Context, t *topic, p *partition, m *outbo
 	}
 	held := newTail(m, t.spread)
 	for _, q := range read {
-		err := s.readPartition(ctx, q, held)
-		if errors.Is(err, errClosed) {
-			return s.ended()
+		if !q.floor.inherited {
+			continue // it has nothing above it
 		}
+		at := place{q.topic, q.number}
+		err := s.readPublished(ctx, at, s.floors.of(q.floor), func(offset int64, r *sarama.Record) { held.add(q.number, offset, r) })
 		if err != nil {
-			return s.fail(err)
+			return s.abandon(err)
 		}
 	}
 	for _, q := range read {
 		q.tail, q.unread = held, false
 	}
 	return nil
-}
-
-// readPartition adds what a partition holds between its floor and its end. A
-// floor that is not a predecessor's has nothing above it.
-func (s *session) readPartition(ctx context.Context, p *partition, into *tail) error {
-	if !p.floor.inherited {
-		return nil
-	}
-	floor := s.floors.of(p.floor)
-	end, err := s.offset(ctx, p.topic, p.number, sarama.OffsetNewest)
-	if err != nil {
-		return err
-	}
-	if floor > end {
-		return truncated(p, floor, end)
-	}
-	start, err := s.offset(ctx, p.topic, p.number, sarama.OffsetOldest)
-	if err != nil {
-		return err
-	}
-	reader := committedReader{client: s.marks.client, topic: p.topic, partition: p.number, patience: s.cfg.StallTimeout, stop: s.stopped}
-	err = reader.read(max(floor, start), end, func(offset int64, r *sarama.Record) { into.add(p.number, offset, r) })
-	return unreadable(p, err)
-}
-
-// stopped is an error once the session is over or about to close.
-func (s *session) stopped() error {
-	select {
-	case <-s.closing:
-		return errClosed
-	case <-s.done:
-		return s.ended()
-	default:
-		return nil
-	}
-}
-
-// truncated is the failure to write to a partition that lost acknowledged
-// records, by an unclean election or a restored disk.
-func truncated(p *partition, floor, end int64) error {
-	return &failure{
-		op:        fmt.Sprintf("read what %s/%d holds", p.topic, p.number),
-		err:       fmt.Errorf("the partition ends at offset %d, but records up to offset %d were acknowledged to this pipeline or its end was there before", end, floor),
-		condition: condLostRecords,
-		remedy: "find out which events the partition has lost and publish again what consumers miss; " +
-			"then `walpost init --adopt-slot` accepts the topic as it is",
-		final: true,
-	}
-}
-
-// unreadable gives its meaning to an error of reading a tail.
-func unreadable(p *partition, err error) error {
-	op := fmt.Sprintf("read what %s/%d holds", p.topic, p.number)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errClosed):
-		return err
-	case errors.Is(err, errOpenTransaction):
-		return &failure{
-			op: op, err: err, condition: condStalled,
-			remedy: "another producer holds a transaction open in that partition, which hides what comes after it; end that producer, or wait until its transaction times out",
-		}
-	case isAny(err, sarama.ErrTopicAuthorizationFailed):
-		return &failure{
-			op: op, err: err, condition: condAuthFailed,
-			remedy: "permit walpost's principal to READ the topic: after a restart it looks up what is published already",
-		}
-	}
-	return classify(op, err)
 }
 
 // handOver passes the sequence numbers that Send has skipped to drain, which

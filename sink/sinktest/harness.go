@@ -67,6 +67,8 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"a closed session takes nothing", closedTakesNothing},
 		{"a session can follow another", sessionAfterSession},
 		{"a successor does not publish what its predecessor published", successorSkips},
+		{"the newest of what a predecessor published is known", newestKnown},
+		{"a search whose context has ended ends the session", newestEndedContext},
 		{"an ended context takes nothing and harms nothing", sendEndedContext},
 		{"a context that ends under way keeps what was taken", sendContextEnds},
 		{"a commit whose context has ended ends the session", commitEndedContext},

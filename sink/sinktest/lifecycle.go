@@ -102,6 +102,9 @@ func closedTakesNothing(t *testing.T, h Harness) {
 	if n, err := p.Send(t.Context(), messages(topic, 3, 1)); n != 0 || err == nil {
 		t.Errorf("a closed session took %d messages: %v", n, err)
 	}
+	if _, err := p.Newest(t.Context(), "cluster/database/orders/0"); err == nil {
+		t.Error("a closed session looked for the newest event")
+	}
 	if err := p.Commit(t.Context(), 1, marksOf("position", "late")); err == nil {
 		t.Error("a closed session committed")
 	}
@@ -156,6 +159,51 @@ func successorSkips(t *testing.T, h Harness) {
 	if diff := cmp.Diff(valuesByKey(append(others, msgs...)), byKey(h.Published(t, topic))); diff != "" {
 		t.Errorf("values by key (-sent +published):\n%s", diff)
 	}
+}
+
+// newestKnown: a predecessor dies with a part of what it published committed.
+// What an atomic sink has not committed was never published.
+func newestKnown(t *testing.T, h Harness) {
+	const source = "cluster/database/orders/0"
+	topics := []string{h.Topic(t, 3), h.Topic(t, 1)}
+	msgs := identified(messages(topics[0], 100, 7), source)
+	for i := range msgs {
+		msgs[i].Topic = topics[i/60]
+	}
+	first, _ := open(t, h, "orders")
+	wantNewest(t, first, source, outbox.Position{})
+	first.send(t, msgs[:50]...)
+	first.awaitSettled(t, 50)
+	first.commit(t, marksOf("position", "50"))
+	first.send(t, msgs[50:]...)
+	first.awaitSettled(t, 100)
+
+	successor, _ := open(t, h, "orders")
+	wantNewest(t, successor, "cluster/database/another/0", outbox.Position{})
+	newest := msgs[99].Pos
+	if successor.sink.Atomic() {
+		newest = outbox.Position{}
+	}
+	wantNewest(t, successor, source, newest)
+	successor.send(t, msgs[50:]...)
+	successor.awaitSettled(t, 50)
+}
+
+func wantNewest(t *testing.T, p *process, source string, want outbox.Position) {
+	t.Helper()
+	if got, err := p.Newest(t.Context(), source); err != nil || got != want {
+		t.Errorf("the newest event of %s is %s, want %s (%v)", source, got, want, err)
+	}
+}
+
+func newestEndedContext(t *testing.T, h Harness) {
+	p, _ := open(t, h, "orders")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := p.Newest(ended, "cluster/database/orders/0"); !errors.Is(err, context.Canceled) {
+		t.Errorf("newest: %v", err)
+	}
+	<-p.Done()
 }
 
 func sendEndedContext(t *testing.T, h Harness) {
