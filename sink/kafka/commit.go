@@ -7,16 +7,12 @@ import (
 )
 
 // Commit implements [sink.Session]. If floors have moved, it writes the floors
-// mark in the same transaction. They rise only as far as the commit before
-// allowed: until the source is told of this one, it would give its events again
-// to a successor, which has to find them.
+// mark in the same transaction.
 func (s *session) Commit(ctx context.Context, through uint64, marks map[string][]byte) error {
 	if _, taken := marks[floorsMark]; taken {
 		return s.fail(fmt.Errorf("kafka session: the mark %q is the sink's own", floorsMark))
 	}
-	before := s.through
-	s.through = through
-	return s.writeMarks(ctx, marks, func() ([]byte, error) { return s.floors.advance(before) })
+	return s.writeMarks(ctx, marks, func() ([]byte, error) { return s.floors.advance(through) })
 }
 
 // commitAnew makes marks durable and deletes the floors mark. It is for a session

@@ -51,15 +51,16 @@
 // # Floors
 //
 // Floors say where to look, after a crash, for events that were published but not
-// committed. They are in a mark of the sink's own, named sink/kafka/floors and never shown
-// to the caller. For every topic that the pipeline has written to it holds the
-// topic's id and, per partition, an offset: the floor. Every record that this
-// pipeline wrote for an event after the position committed before the latest has
-// an offset at or above the floor: a relay may die after a commit and before it
-// has confirmed it to Postgres, which then gives the same events to the
-// successor. A floor may be too low, which costs reading, but never too
-// high. Before the first write to a topic in a session, the floors of all its
-// partitions are in the mark.
+// committed. They are in a mark of the sink's own, named sink/kafka/floors and
+// never shown to the caller. For every topic that the pipeline has written to it
+// holds the topic's id and, per partition, an offset: the floor. Every record that
+// this pipeline wrote for an event that is not committed has an offset at or above
+// the floor. A floor may be too low, which costs reading, but never too high.
+// Before the first write to a topic in a session, the floors of all its partitions
+// are in the mark.
+//
+// A session is not sent again what is committed, although the source may give it
+// again: see [sink.Session].
 //
 // A topic whose id is not the one in the mark was deleted and created again. The
 // events in it are lost, so Send ends the session for good
@@ -104,9 +105,7 @@
 // only a position. There a topic that is gone has lost events as well.
 //
 // Not recognised, and so published again, are: events whose topic is another
-// one since the configuration changed; events that were committed long ago,
-// which a Postgres whose slot fell back in a crash sends anew: their records
-// are below the floors; records that reach the broker only after the tail was
+// one since the configuration changed; records that reach the broker only after the tail was
 // read, such as the bytes a killed process had in its sockets, or those of a
 // predecessor that still works because it was paused; events of a compacted
 // topic whose record, or an earlier one of the same key, was compacted away.

@@ -13,14 +13,13 @@ import (
 
 // session implements [sink.Session]. See the package doc for who owns what.
 type session struct {
-	sink    *Sink
-	cfg     Config
-	dialer  *dialer
-	settle  sink.Settle
-	floors  *floors
-	marks   *marksStore
-	through uint64        // of the latest Commit, which alone uses it
-	client  sarama.Client // the event producer's
+	sink   *Sink
+	cfg    Config
+	dialer *dialer
+	settle sink.Settle
+	floors *floors
+	marks  *marksStore
+	client sarama.Client // the event producer's
 
 	producer sarama.AsyncProducer
 	carriers freeList

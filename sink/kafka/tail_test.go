@@ -497,7 +497,6 @@ func TestPartitionsAreAddedToATopic(t *testing.T) {
 		t.Errorf("the first message past the tail is not committed, and the mark is %s", mark)
 	}
 	commit(t, r.session, 61, "position", "61")
-	commit(t, r.session, 61, "position", "61, confirmed")
 	if mark := ownMark(t, kafka); strings.Contains(mark, "spread") {
 		t.Errorf("everything old is committed, and the mark is %s", mark)
 	}
@@ -521,7 +520,6 @@ func TestFloorsStayWhileThereIsATail(t *testing.T) {
 		t.Errorf("%d were skipped", n)
 	}
 	commit(t, r.session, 2, "position", "2")
-	commit(t, r.session, 2, "position", "2, confirmed")
 	closed(t, r.session)
 
 	r = resume(t, kafka)
@@ -535,27 +533,8 @@ func TestFloorsStayWhileThereIsATail(t *testing.T) {
 		t.Error("the tail is still looked at")
 	}
 	commit(t, r.session, 5, "position", "5")
-	commit(t, r.session, 5, "position", "5, confirmed")
 	if mark := ownMark(t, kafka); !strings.Contains(mark, `"next":[5]`) {
 		t.Errorf("everything is committed, the mark is %s", mark)
-	}
-}
-
-// A relay may be killed after a commit and before it has told the source, which
-// then gives the same events to the successor.
-func TestWhatTheSourceWasNotToldOfIsFound(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	msgs := keyed("a", "b", "a", "b")
-	r := resume(t, kafka)
-	r.through(t, msgs[:2]...)
-	commit(t, r.session, 2, "position", "2")
-	r.through(t, msgs[2:]...)
-	commit(t, r.session, 4, "position", "4")
-	closed(t, r.session)
-	if n := resume(t, kafka).through(t, msgs[2:]...); n != 2 {
-		t.Errorf("%d of 2 were skipped", n)
 	}
 }
 
