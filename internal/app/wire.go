@@ -41,7 +41,8 @@ func kafkaSink(cfg *config.Config, log *slog.Logger) (*kafka.Sink, error) {
 			ReplicationFactor: int16(cfg.Kafka.Topics.ReplicationFactor), //nolint:gosec // likewise
 			Config:            cfg.Kafka.Topics.Config,
 		},
-		Logger: log,
+		Routing: relay.Fingerprint(tables(cfg)),
+		Logger:  log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)

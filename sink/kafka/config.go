@@ -42,6 +42,12 @@ type Config struct {
 	// Topics says what to do about a topic that does not exist.
 	Topics TopicDefaults
 
+	// Routing is a fingerprint of whatever decides which topic and partition an
+	// event goes to, and its id. If a predecessor had another one, what it has
+	// published and not committed is looked up in all topics of the pipeline.
+	// Default: unknown, taken for unchanged.
+	Routing string
+
 	// DialTimeout bounds connecting to one broker. Default 3s.
 	DialTimeout time.Duration
 

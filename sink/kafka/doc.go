@@ -96,19 +96,26 @@
 // message that is sent now gets a record above those of later events, which are
 // in the tail.
 //
-// If partitions were added since the mark was written, an event's record may be
-// in another partition than the event belongs in now. Then all partitions make
-// one tail. The mark keeps saying so ("spread") until everything published
-// before is committed, since a session may end before that.
+// Records may be elsewhere than their events belong now. If partitions were added
+// to a topic since the mark was written, all of its partitions make one tail. If
+// the routing was another one ([Config.Routing] is in the mark too), all topics in
+// the mark make one, and Send reads it before anything else; then an event may
+// have another id as well, and is sent. The mark keeps saying so ("spread") until
+// everything published before is committed, since a session may end before that.
+// Order is that of a key within one partition: where an event has records in
+// several, the one where it belongs now decides. A topic that the pipeline wrote
+// to before and that is gone when the routing changes has lost records
+// (kafka_lost_records), also if nothing was sent there for long: what it held
+// can't be known any more.
 //
 // Newest reads all these tails at once, of every topic in the mark, and keeps
-// only a position. There a topic that is gone has lost events as well.
+// only a position. To it a topic that is gone has lost records as well.
 //
-// Not recognised, and so published again, are: events whose topic is another
-// one since the configuration changed; records that reach the broker only after the tail was
-// read, such as the bytes a killed process had in its sockets, or those of a
-// predecessor that still works because it was paused; events of a compacted
-// topic whose record, or an earlier one of the same key, was compacted away.
+// Not recognised, and so published again, are: events whose records retention has
+// removed; those whose records reach the broker only after the tail was read, such
+// as the bytes a killed process had in its sockets, or those of a predecessor that
+// still works because it was paused; events of a compacted topic whose record, or
+// an earlier one of the same key, was compacted away.
 // Reading needs the READ permission on the topic. A transaction that another
 // producer holds open there is waited for, up to StallTimeout.
 package kafka

@@ -20,6 +20,8 @@ const maxPoints = 64
 // floorsRecord is the mark's value.
 type floorsRecord struct {
 	Version int                    `json:"v"`
+	Routing string                 `json:"routing,omitempty"` // see Config.Routing
+	Spread  bool                   `json:"spread,omitempty"`  // over all topics, because the routing was another one
 	Topics  map[string]topicRecord `json:"topics"`
 }
 
@@ -27,27 +29,35 @@ type topicRecord struct {
 	ID   string  `json:"id,omitempty"` // topic id; empty where the broker told none
 	Next []int64 `json:"next"`         // floor by partition
 
-	// Spread says that partitions were added, so that records from the floors on
-	// may be in other partitions than their events belong in now. It lasts until
-	// the committed position has passed all events published before.
-	Spread bool `json:"spread,omitempty"`
+	Spread bool `json:"spread,omitempty"` // over its partitions, because some were added
+}
+
+// spread says that records from the floors on may be elsewhere than their events
+// belong now: in another partition of the topic, or in another topic. It lasts
+// until everything published before is committed.
+type spread struct {
+	on       bool
+	united   bool   // it ends when message unitedAt is committed
+	unitedAt uint64 // a sequence number
 }
 
 // floors holds the floor of every partition that the pipeline has written to; see
 // the package doc. Safe for concurrent use: Send prepares topics, drain adds
 // points, Commit advances.
 type floors struct {
-	mu     sync.Mutex
-	topics map[string]*topicFloors
-	moved  bool // since the mark was last encoded
+	scattered bool // all topics' records make one tail; constant once route was called
+
+	mu      sync.Mutex
+	topics  map[string]*topicFloors
+	routing string
+	spread  spread // over topics
+	moved   bool   // since the mark was last encoded
 }
 
 type topicFloors struct {
 	id         string
 	partitions []*partitionFloor
-	spread     bool   // see topicRecord
-	united     bool   // spread ends when message unitedAt is committed
-	unitedAt   uint64 // a sequence number
+	spread     spread // over partitions
 }
 
 // partitionFloor is one partition's floor and the points above it.
@@ -81,8 +91,9 @@ func decodeFloors(mark []byte) (*floors, error) {
 			final:     true,
 		}
 	}
+	f.routing, f.spread.on = record.Routing, record.Spread
 	for name, t := range record.Topics {
-		tf := &topicFloors{id: t.ID, spread: t.Spread}
+		tf := &topicFloors{id: t.ID, spread: spread{on: t.Spread}}
 		for _, next := range t.Next {
 			tf.partitions = append(tf.partitions, &partitionFloor{next: next, inherited: true})
 		}
@@ -91,13 +102,25 @@ func decodeFloors(mark []byte) (*floors, error) {
 	return f, nil
 }
 
+// route says what decides now where events go. It is called once, before the
+// first message. Where either routing is unknown nothing is concluded.
+func (f *floors) route(routing string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if routing != "" && routing != f.routing {
+		f.spread.on = f.spread.on || f.routing != ""
+		f.routing, f.moved = routing, true
+	}
+	f.scattered = f.spread.on
+}
+
 // prepare makes sure that every partition of a topic has a floor. It returns the
-// floors, and whether any of them is new and so not in the mark yet. A new one is
-// the partition's end offset, which end finds out: nothing below it is from this
-// pipeline, or the mark would have a floor for the partition.
+// floors; new ones are not in the mark yet. A new one is the partition's end
+// offset, which end finds out: nothing below it is from this pipeline, or the
+// mark would have a floor for the partition.
 //
 // A topic whose id is not the mark's is refused.
-func (f *floors) prepare(name, id string, partitions int, end func(partition int32) (int64, error)) (list []*partitionFloor, isNew bool, err error) {
+func (f *floors) prepare(name, id string, partitions int, end func(partition int32) (int64, error)) ([]*partitionFloor, error) {
 	f.mu.Lock()
 	t := f.topics[name]
 	f.mu.Unlock()
@@ -105,44 +128,54 @@ func (f *floors) prepare(name, id string, partitions int, end func(partition int
 		t = &topicFloors{}
 	}
 	if isAnother(t.id, id) {
-		return nil, false, recreated(name, t.id, id)
+		return nil, recreated(name, t.id, id)
 	}
 	known := t.partitions
 	for p := len(known); p < partitions; p++ {
 		next, err := end(int32(p)) // #nosec G115 -- a partition number
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		known = append(known, &partitionFloor{next: next})
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	isNew = len(known) > len(t.partitions)
-	f.topics[name] = &topicFloors{
-		id:         cmp.Or(id, t.id),
-		partitions: known,
-		spread:     t.spread || isNew && len(t.partitions) > 0,
+	prepared := &topicFloors{id: cmp.Or(id, t.id), partitions: known}
+	if len(known) > len(t.partitions) {
+		f.moved = true
+		prepared.spread.on = len(t.partitions) > 0
 	}
-	f.moved = f.moved || isNew
-	return known, isNew, nil
+	prepared.spread.on = !f.scattered && (prepared.spread.on || t.spread.on)
+	f.topics[name] = prepared
+	return known, nil
 }
 
-// isSpread: see topicRecord.
-func (f *floors) isSpread(name string) bool {
+// spreadOf returns the spread of a topic over its partitions, nil if there is
+// none.
+func (f *floors) spreadOf(name string) *spread {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.topics[name].spread
+	if s := &f.topics[name].spread; s.on {
+		return s
+	}
+	return nil
 }
 
-// unite says that message seq is the first to a topic after all events that were
-// published by predecessors: once it is committed, the topic is not spread any
-// more. Only the first call for a topic counts.
-func (f *floors) unite(name string, seq uint64) {
+// unite says that message seq is the first after all events that were published
+// by predecessors: once it is committed, they are not spread any more. Only the
+// first call counts.
+func (f *floors) unite(s *spread, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if t := f.topics[name]; !t.united {
-		t.united, t.unitedAt = true, seq
+	if !s.united {
+		s.united, s.unitedAt = true, seq
 	}
+}
+
+func (s *spread) advance(through uint64) (ended bool) {
+	ended = s.on && s.united && s.unitedAt < through
+	s.on = s.on && !ended
+	return ended
 }
 
 // of reads a floor.
@@ -190,10 +223,9 @@ func thin(points []point) []point {
 func (f *floors) advance(through uint64) ([]byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.moved = f.spread.advance(through) || f.moved
 	for _, t := range f.topics {
-		if t.spread && t.united && t.unitedAt < through {
-			t.spread, f.moved = false, true
-		}
+		f.moved = t.spread.advance(through) || f.moved
 		for _, p := range t.partitions {
 			f.moved = p.advance(through) || f.moved
 		}
@@ -219,7 +251,7 @@ func (p *partitionFloor) advance(through uint64) bool {
 }
 
 func (f *floors) encode() ([]byte, error) {
-	record := floorsRecord{Version: floorsVersion, Topics: make(map[string]topicRecord, len(f.topics))}
+	record := floorsRecord{Version: floorsVersion, Routing: f.routing, Spread: f.spread.on, Topics: make(map[string]topicRecord, len(f.topics))}
 	for name, t := range f.topics {
 		record.Topics[name] = t.record(t.partitions)
 	}
@@ -246,5 +278,5 @@ func (t *topicFloors) record(partitions []*partitionFloor) topicRecord {
 	for i, p := range partitions {
 		next[i] = p.next
 	}
-	return topicRecord{ID: t.id, Next: next, Spread: t.spread}
+	return topicRecord{ID: t.id, Next: next, Spread: t.spread.on}
 }

@@ -13,13 +13,14 @@ func endsAt(offset int64) func(int32) (int64, error) {
 	return func(p int32) (int64, error) { return offset + int64(p), nil }
 }
 
+// mustPrepare also tells whether there are floors that are not in the mark.
 func mustPrepare(t *testing.T, f *floors, name, id string, partitions int, end func(int32) (int64, error)) ([]*partitionFloor, bool) {
 	t.Helper()
-	list, isNew, err := f.prepare(name, id, partitions, end)
+	list, err := f.prepare(name, id, partitions, end)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list, isNew
+	return list, f.moved
 }
 
 func mustDecode(t *testing.T, mark []byte) *floors {
@@ -75,7 +76,7 @@ func TestFloorsOfPartitionsAddedToATopic(t *testing.T) {
 
 func TestATopicWithAnotherIDHasNoFloors(t *testing.T) {
 	f := mustDecode(t, []byte(`{"v":1,"topics":{"orders":{"id":"id-1","next":[5000]}}}`))
-	_, _, err := f.prepare("orders", "id-2", 1, endsAt(40))
+	_, err := f.prepare("orders", "id-2", 1, endsAt(40))
 	if condition, retryable, err := meaning(t, err); condition != condLostRecords || retryable {
 		t.Errorf("condition %q, retryable %v: %v", condition, retryable, err)
 	}
@@ -99,7 +100,7 @@ func TestFloorsWithoutTopicIDs(t *testing.T) {
 func TestFloorsThatCannotBeFoundAreNotInvented(t *testing.T) {
 	f := mustDecode(t, nil)
 	away := errors.New("broker away")
-	if _, _, err := f.prepare("orders", "", 2, func(int32) (int64, error) { return 0, away }); !errors.Is(err, away) {
+	if _, err := f.prepare("orders", "", 2, func(int32) (int64, error) { return 0, away }); !errors.Is(err, away) {
 		t.Errorf("prepare: %v", err)
 	}
 	if mark := mustAdvance(t, f, 0); mark != nil {
@@ -123,7 +124,7 @@ func TestFloorsOfANewerVersionStop(t *testing.T) {
 func TestFloorIsNeverTooHigh(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := &floors{topics: map[string]*topicFloors{}}
-		list, _, _ := f.prepare("topic", "", 1, endsAt(10))
+		list, _ := f.prepare("topic", "", 1, endsAt(10))
 		p := list[0]
 		type record struct {
 			seq  uint64

@@ -18,7 +18,7 @@ import (
 // could go to another partition and overtake earlier ones.
 type topic struct {
 	partitions []*partition
-	spread     bool // see topicRecord
+	spread     *spread // over the partitions; nil: none
 }
 
 type partition struct {
@@ -50,6 +50,9 @@ func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) 
 		return 0, context.Cause(ctx)
 	}
 	defer s.handOver()
+	if err := s.recall(ctx, msgs); err != nil {
+		return 0, err
+	}
 	n, unready := s.ready(ctx, msgs)
 	now := time.Now()
 	for i := range msgs[:n] {
@@ -179,33 +182,33 @@ func (s *session) topicOf(ctx context.Context, m *outbox.Message) (*topic, error
 }
 
 // prepare finds or creates a topic and makes sure that the floors of all its
-// partitions are in the floors mark before the first write: one offset lookup
-// per partition, then one transaction.
+// partitions are in the floors mark before the first write, and the routing: one
+// offset lookup per new partition, then one transaction.
 func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	defer s.failAtEndOf(ctx, "prepare topic "+name)()
 	meta, err := s.sink.ensureTopic(ctx, s.dialer, name, s.cfg.Topics.detail())
 	if err != nil {
 		return nil, err
 	}
-	floors, isNew, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
+	floors, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
 		return s.offset(ctx, name, p, sarama.OffsetNewest)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if isNew {
-		err := s.writeMarks(ctx, nil, func() ([]byte, error) { return s.floors.advance(0) })
-		if err != nil {
-			return nil, err
-		}
+	// This writes only what is not in the mark yet.
+	err = s.writeMarks(ctx, nil, func() ([]byte, error) { return s.floors.advance(0) })
+	if err != nil {
+		return nil, err
 	}
-	t := &topic{partitions: make([]*partition, len(floors)), spread: s.floors.isSpread(name)}
+	t := &topic{partitions: make([]*partition, len(floors)), spread: s.floors.spreadOf(name)}
 	for i, floor := range floors {
 		t.partitions[i] = &partition{
 			topic:  name,
 			number: int32(i), // #nosec G115 -- a partition number
 			floor:  floor,
-			unread: t.spread || floor.inherited,
+			unread: s.tail == nil && (t.spread != nil || floor.inherited),
+			tail:   s.tail,
 		}
 	}
 	return t, nil

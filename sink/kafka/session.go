@@ -30,6 +30,7 @@ type session struct {
 	topics  map[string]*topic // under sending
 	spares  spares            // under sending
 	skipped []uint64          // under sending: duplicates not yet handed over
+	tail    *tail             // under sending: of all topics, where they make one
 
 	// duplicates passes the sequence numbers of skipped messages to drain.
 	duplicates chan []uint64

@@ -133,6 +133,7 @@ func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session
 	if err != nil {
 		return nil, nil, err
 	}
+	floors.route(s.cfg.Routing)
 	delete(marks, floorsMark)
 	client, err := sarama.NewClient(s.cfg.Brokers, s.cfg.eventConfig(d))
 	if err != nil {

@@ -17,22 +17,16 @@ import (
 func (s *session) Newest(ctx context.Context, source string) (outbox.Position, error) {
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if ctx.Err() != nil {
-		return outbox.Position{}, s.fail(context.Cause(ctx))
-	}
-	if err := s.stopped(); err != nil {
-		return outbox.Position{}, s.abandon(err)
-	}
 	var newest outbox.Position
-	stop := s.failAtEndOf(ctx, "find the newest event that Kafka holds")
-	err := s.sweep(ctx, func(_ place, _ int64, r *sarama.Record) {
-		if pos, _, ok := eventOf(r, []byte(source)); ok && pos.Compare(newest) > 0 {
-			newest = pos
-		}
+	err := s.interruptibly(ctx, "find the newest event that Kafka holds", func() error {
+		return s.sweep(ctx, func(_ place, _ int64, r *sarama.Record) {
+			if pos, _, ok := eventOf(r, []byte(source)); ok && pos.Compare(newest) > 0 {
+				newest = pos
+			}
+		})
 	})
-	stop()
 	if err != nil {
-		return outbox.Position{}, s.abandon(err)
+		return outbox.Position{}, err
 	}
 	return newest, nil
 }
@@ -110,13 +104,26 @@ func (s *session) stopped() error {
 	}
 }
 
-// abandon ends the session because what predecessors have published can't be
-// read, unless its Close is the reason for that.
-func (s *session) abandon(err error) error {
-	if errors.Is(err, errClosed) {
-		return s.ended()
+// interruptibly reads what predecessors have published. The end of ctx, and any
+// error but that of Close, ends the session.
+func (s *session) interruptibly(ctx context.Context, op string, read func() error) error {
+	if ctx.Err() != nil {
+		return s.fail(context.Cause(ctx))
 	}
-	return s.fail(err)
+	err := s.stopped()
+	if err == nil {
+		stop := s.failAtEndOf(ctx, op)
+		err = read()
+		stop()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errClosed):
+		return s.ended()
+	default:
+		return s.fail(err)
+	}
 }
 
 // lostRecords is the failure to go on after acknowledged events were lost: only a

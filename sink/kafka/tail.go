@@ -20,9 +20,13 @@ import (
 type tail struct {
 	source []byte          // events of any other one are not in it
 	from   outbox.Position // earlier events don't come any more
-	shared bool            // by all partitions of a topic
+	spread *spread         // why partitions share the tail; nil: it is of one alone
 
-	events map[outbox.Position]found
+	// reconfigured: the events may have been published with other ids, taken from
+	// another column.
+	reconfigured bool
+
+	events map[outbox.Position]*found
 	newest outbox.Position // of the events
 
 	// Keys are hashed. If two share a hash, one is sent again because of the
@@ -32,26 +36,27 @@ type tail struct {
 	last map[lane]int64      // offset of the last event that was skipped
 }
 
-// found is the last record of an event.
+// found is the last record of an event in one place.
 type found struct {
-	id        string
-	partition int32
-	offset    int64
+	id     string
+	at     place
+	offset int64
+	also   *found // in another place
 }
 
 // lane is where the records of one key have an order.
 type lane struct {
-	key       uint64
-	partition int32
+	key uint64
+	at  place
 }
 
 // newTail is an empty tail for a session whose next message is m.
-func newTail(m *outbox.Message, shared bool) *tail {
+func newTail(m *outbox.Message, spread *spread) *tail {
 	return &tail{
 		source: bytes.Clone(sourceOf(m)), // m's bytes are lent
 		from:   m.Pos,
-		shared: shared,
-		events: map[outbox.Position]found{},
+		spread: spread,
+		events: map[outbox.Position]*found{},
 		seed:   maphash.MakeSeed(),
 		sent:   map[uint64]struct{}{},
 		last:   map[lane]int64{},
@@ -67,14 +72,18 @@ func sourceOf(m *outbox.Message) []byte {
 	return nil
 }
 
-// add takes a record, unless it is of no event of the source. A later record of
-// an event replaces an earlier one.
-func (t *tail) add(partition int32, offset int64, r *sarama.Record) {
+// add takes a record, unless it is of no event of the source. In one place a
+// later record of an event replaces an earlier one. Places follow each other.
+func (t *tail) add(at place, offset int64, r *sarama.Record) {
 	pos, id, ok := eventOf(r, t.source)
 	if !ok || pos.Compare(t.from) < 0 {
 		return
 	}
-	t.events[pos] = found{id: string(id), partition: partition, offset: offset}
+	before := t.events[pos]
+	if before != nil && before.at == at {
+		before = before.also
+	}
+	t.events[pos] = &found{id: string(id), at: at, offset: offset, also: before}
 	if pos.Compare(t.newest) > 0 {
 		t.newest = pos
 	}
@@ -113,6 +122,25 @@ func (t *tail) passed(m *outbox.Message) bool {
 // it for long.
 func (t *tail) release() { t.events, t.sent, t.last = nil, nil, nil }
 
+// find returns the last record of m: where it belongs, else anywhere; nil if
+// there is none.
+func (t *tail) find(m *outbox.Message, belongs place) (*found, error) {
+	if !bytes.Equal(sourceOf(m), t.source) {
+		return nil, nil //nolint:nilnil // not found is no error
+	}
+	var last *found
+	for f := t.events[m.Pos]; f != nil; f = f.also {
+		if f.id == string(m.ID) {
+			if last == nil || f.at == belongs {
+				last = f
+			}
+		} else if !t.reconfigured {
+			return nil, diverged(m, f)
+		}
+	}
+	return last, nil
+}
+
 // skip decides whether m is a duplicate, which must not be sent. It is called
 // for all messages in order.
 //
@@ -120,34 +148,32 @@ func (t *tail) release() { t.events, t.sent, t.last = nil, nil, nil }
 // So from the first event on that is missing, or whose last record comes before
 // one of an earlier event, all events of the key are sent again. Events without
 // a key have no order among each other.
-func (t *tail) skip(m *outbox.Message) (bool, error) {
-	f, held := t.events[m.Pos]
-	held = held && bytes.Equal(sourceOf(m), t.source)
-	if held && f.id != string(m.ID) {
-		return false, diverged(m, f)
+func (t *tail) skip(m *outbox.Message, belongs place) (bool, error) {
+	f, err := t.find(m, belongs)
+	if err != nil {
+		return false, err
 	}
 	if m.Key == nil {
-		return held, nil
+		return f != nil, nil
 	}
 	key := maphash.Bytes(t.seed, m.Key)
 	if _, again := t.sent[key]; again {
 		return false, nil
 	}
-	in := lane{key, f.partition}
-	if last, ok := t.last[in]; !held || ok && last > f.offset {
+	if f == nil || f.offset < t.last[lane{key, f.at}] {
 		t.sent[key] = struct{}{}
 		return false, nil
 	}
-	t.last[in] = f.offset
+	t.last[lane{key, f.at}] = f.offset
 	return true, nil
 }
 
 // diverged is the failure to publish an event in whose place Kafka holds
 // another: the history that is read is not the one that was published.
-func diverged(m *outbox.Message, f found) error {
+func diverged(m *outbox.Message, f *found) error {
 	return &failure{
 		op:        fmt.Sprintf("publish event %s at %s", m.ID, m.Pos),
-		err:       fmt.Errorf("%s/%d holds another event of this source at that position, %s, at offset %d", m.Topic, f.partition, f.id, f.offset),
+		err:       fmt.Errorf("%s holds another event of this source at that position, %s, at offset %d", f.at, f.id, f.offset),
 		condition: condDiverged,
 		final:     true,
 	}
@@ -169,7 +195,7 @@ func (s *session) isDuplicate(ctx context.Context, t *topic, p *partition, m *ou
 		s.drop(p, m)
 		return false, nil
 	}
-	duplicate, err := p.tail.skip(m)
+	duplicate, err := p.tail.skip(m, place{p.topic, p.number})
 	if err != nil {
 		return false, s.fail(err)
 	}
@@ -177,8 +203,8 @@ func (s *session) isDuplicate(ctx context.Context, t *topic, p *partition, m *ou
 }
 
 func (s *session) drop(p *partition, m *outbox.Message) {
-	if p.tail.shared {
-		s.floors.unite(p.topic, m.Seq)
+	if p.tail.spread != nil {
+		s.floors.unite(p.tail.spread, m.Seq)
 	}
 	p.tail.release()
 	p.tail = nil
@@ -188,25 +214,49 @@ func (s *session) drop(p *partition, m *outbox.Message) {
 // than they belong in now, all of the topic's make one tail. Any error ends the
 // session, but for that of its Close.
 func (s *session) readTail(ctx context.Context, t *topic, p *partition, m *outbox.Message) error {
-	defer s.failAtEndOf(ctx, fmt.Sprintf("read what %s/%d holds", p.topic, p.number))()
 	read := []*partition{p}
-	if t.spread {
+	if t.spread != nil {
 		read = t.partitions
 	}
 	held := newTail(m, t.spread)
-	for _, q := range read {
-		if !q.floor.inherited {
-			continue // it has nothing above it
+	err := s.interruptibly(ctx, fmt.Sprintf("read what %s/%d holds", p.topic, p.number), func() error {
+		for _, q := range read {
+			if err := s.readPartition(ctx, q, held); err != nil {
+				return err
+			}
 		}
-		at := place{q.topic, q.number}
-		err := s.readPublished(ctx, at, s.floors.of(q.floor), func(offset int64, r *sarama.Record) { held.add(q.number, offset, r) })
-		if err != nil {
-			return s.abandon(err)
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, q := range read {
 		q.tail, q.unread = held, false
 	}
+	return nil
+}
+
+// readPartition adds what a partition holds above a predecessor's floor.
+func (s *session) readPartition(ctx context.Context, p *partition, held *tail) error {
+	if !p.floor.inherited {
+		return nil
+	}
+	at := place{p.topic, p.number}
+	return s.readPublished(ctx, at, s.floors.of(p.floor), func(offset int64, r *sarama.Record) { held.add(at, offset, r) })
+}
+
+// recall reads one tail of all topics before the first message, if events may
+// be in other topics than they belong in now.
+func (s *session) recall(ctx context.Context, msgs []outbox.Message) error {
+	if !s.floors.scattered || s.tail != nil || len(msgs) == 0 {
+		return nil
+	}
+	held := newTail(&msgs[0], &s.floors.spread)
+	held.reconfigured = true
+	if err := s.interruptibly(ctx, "read what all topics hold", func() error { return s.sweep(ctx, held.add) }); err != nil {
+		return err
+	}
+	s.tail = held
 	return nil
 }
 

@@ -246,54 +246,66 @@ func TestWhatAPredecessorPublishedIsSkipped(t *testing.T) {
 	}
 }
 
-// Whatever holes and repetitions crashes leave, every event is published in the
-// end, and the last records of each key are in order.
+// Whatever holes and repetitions crashes leave, and wherever each life sends its
+// events, every event is published in the end, and the last records of each key
+// are in order where they belong in the end.
 func TestTailsKeepTheLastOccurrencesInOrder(t *testing.T) {
 	const events = 12
+	places := []place{{"topic", 0}, {"other", 0}}
 	rapid.Check(t, func(t *rapid.T) {
 		keys := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), events, events).Draw(t, "keys")
 		msgs := keyed(keys...)
-		var log []int // events by offset
-		committed := 0
-		life := func(stop int, lost func() bool) {
-			held := newTail(&msgs[committed], false)
-			for offset, i := range log {
-				held.add(0, int64(offset), kafkaRecord(&msgs[i]))
+		logs := map[place][]int{} // events by offset
+		life := func(belongs place, stop int, lost func() bool) {
+			held := newTail(&msgs[0], nil)
+			for _, at := range rapid.Permutation(places).Draw(t, "read") {
+				for offset, i := range logs[at] {
+					held.add(at, int64(offset), kafkaRecord(&msgs[i]))
+				}
 			}
-			for i := committed; i < stop; i++ {
+			for i := 0; i < stop; i++ {
 				duplicate := false
 				if !held.passed(&msgs[i]) {
 					var err error
-					if duplicate, err = held.skip(&msgs[i]); err != nil {
+					if duplicate, err = held.skip(&msgs[i], belongs); err != nil {
 						t.Fatal(err)
 					}
 				}
 				switch {
 				case duplicate:
 				case !lost():
-					log = append(log, i)
+					logs[belongs] = append(logs[belongs], i)
 				default: // a message is lost on the way: the session ends some time later
 					stop = min(stop, i+1+rapid.IntRange(0, 3).Draw(t, "later"))
 				}
 			}
 		}
+		belongs := places[0]
 		for range rapid.IntRange(0, 6).Draw(t, "crashes") {
-			life(rapid.IntRange(committed, events).Draw(t, "stop"), func() bool { return rapid.IntRange(0, 5).Draw(t, "lost") == 0 })
+			belongs = rapid.SampledFrom(places).Draw(t, "belongs")
+			life(belongs, rapid.IntRange(0, events).Draw(t, "stop"), func() bool { return rapid.IntRange(0, 5).Draw(t, "lost") == 0 })
 		}
-		life(events, func() bool { return false })
+		life(belongs, events, func() bool { return false })
 
-		last := map[int]int{}
-		for offset, i := range log {
-			last[i] = offset
+		last := map[place]map[int]int{}
+		published := map[int]bool{}
+		for at, log := range logs {
+			last[at] = map[int]int{}
+			for offset, i := range log {
+				last[at][i], published[i] = offset, true
+			}
 		}
 		newest := map[string]int{}
-		for i := committed; i < events; i++ {
-			offset, published := last[i]
-			if !published {
-				t.Fatalf("event %d is missing; log %v", i, log)
+		for i := range events {
+			if !published[i] {
+				t.Fatalf("event %d is missing; logs %v", i, logs)
 			}
-			if before, ok := newest[keys[i]]; ok && offset < before {
-				t.Fatalf("event %d's last record comes before an earlier event's of key %s; log %v", i, keys[i], log)
+			offset, ok := last[belongs][i]
+			if !ok {
+				continue
+			}
+			if offset < newest[keys[i]] {
+				t.Fatalf("event %d's last record in %s comes before an earlier event's of key %s; logs %v", i, belongs, keys[i], logs)
 			}
 			newest[keys[i]] = offset
 		}
@@ -576,7 +588,7 @@ func TestAPassedTailCostsNothing(t *testing.T) {
 	p := &partition{topic: "topic", floor: &partitionFloor{}}
 	to := &topic{partitions: []*partition{p}}
 	acks := make(chan *sarama.ProducerMessage, 1)
-	s := &session{cfg: Config{}.withDefaults(), topics: map[string]*topic{"topic": to}, producer: inputOnly{input: acks}, done: make(chan struct{})}
+	s := &session{cfg: Config{}.withDefaults(), floors: &floors{}, topics: map[string]*topic{"topic": to}, producer: inputOnly{input: acks}, done: make(chan struct{})}
 	s.spares.list = &s.carriers
 	allocs := fewestAllocs(func() {
 		if _, err := s.Send(t.Context(), []outbox.Message{m}); err != nil {
