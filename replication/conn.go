@@ -4,22 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // MinServerVersion is Postgres 14, the oldest that walpost supports.
 const MinServerVersion = 140000
 
+// failoverSlotsVersion is Postgres 17, the first that copies logical slots to
+// standbys.
+const failoverSlotsVersion = 170000
+
 // Config says what to connect to. Zero durations mean the defaults named.
 type Config struct {
-	// URL is a libpq connection URL or keyword/value string.
+	// URL is a libpq connection URL or keyword/value string. Of several hosts
+	// the primary is sought, see SeekPrimary.
 	URL string
 	// Password overrides the URL's. It is asked for at each connect, so that a
 	// rotated secret is found. Nil: the URL's.
@@ -31,7 +34,8 @@ type Config struct {
 	// ApplicationName is how the connection shows in pg_stat_activity; another
 	// instance recognises a relay of the same pipeline by it.
 	ApplicationName string
-	// ConnectTimeout bounds Dial; 5 s.
+	// ConnectTimeout bounds Dial; 5 s, and 2 s more for each further host of
+	// URL.
 	ConnectTimeout time.Duration
 	// SenderTimeout becomes the session's wal_sender_timeout: for so long a
 	// server holds the slot for a client that has gone without a word; 10 s.
@@ -63,29 +67,35 @@ func (c Config) withDefaults() Config {
 // Conn is a replication connection that does not stream yet. It is not safe
 // for concurrent use.
 type Conn struct {
-	cfg    Config
-	pg     *pgconn.PgConn
-	frames *frames
-	start  uint64 // the slot's confirmed flush, if there is a slot
+	cfg     Config
+	pg      *pgconn.PgConn
+	frames  *frames
+	start   uint64 // the slot's confirmed flush, if there is a slot
+	version int    // server_version_num
 }
 
 // Dial connects for replication and gathers the server's facts. The caller
 // closes the Conn, or hands it over to a Stream with Start.
 func Dial(ctx context.Context, cfg Config) (*Conn, Facts, error) {
 	c := &Conn{cfg: cfg.withDefaults()}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	defer cancel()
 	if err := checkSlotName(cfg.Slot); err != nil {
 		return nil, Facts{}, err
 	}
-	if err := c.connect(ctx); err != nil {
+	conf, limit, err := c.configure()
+	if err != nil {
 		return nil, Facts{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if c.pg, err = pgconn.ConnectConfig(ctx, conf); err != nil {
+		return nil, Facts{}, connectError(err)
 	}
 	facts, err := c.prepare(ctx)
 	if err != nil {
 		_ = c.Close(ctx)
 		return nil, Facts{}, err
 	}
+	c.version = facts.ServerVersion
 	if facts.Slot != nil {
 		c.start = facts.Slot.ConfirmedFlush
 	}
@@ -101,79 +111,6 @@ func Look(ctx context.Context, cfg Config) (Facts, error) {
 	}
 	_ = c.Close(ctx)
 	return facts, nil
-}
-
-func (c *Conn) connect(ctx context.Context) error {
-	conf, err := parseURL(c.cfg.URL)
-	if err != nil {
-		return err
-	}
-	if c.cfg.Password != nil {
-		if conf.Password, err = c.cfg.Password(); err != nil {
-			return &Error{Op: "read the Postgres password", Cause: err, condition: "postgres_auth_failed"}
-		}
-	}
-	conf.RuntimeParams["replication"] = "database"
-	conf.RuntimeParams["application_name"] = c.cfg.ApplicationName
-	conf.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		c.frames = newFrames(r)
-		return pgproto3.NewFrontend(c.frames, w)
-	}
-	c.pg, err = pgconn.ConnectConfig(ctx, conf)
-	return connectError(err)
-}
-
-// connectError: an undefined object at this point is a parameter of the URL that
-// the server doesn't know.
-func connectError(err error) error {
-	const op = "connect to Postgres"
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "42704" {
-		return &Error{Op: op, Cause: err, final: true, remedy: "correct postgres.url"}
-	}
-	return classify(op, err)
-}
-
-// parseURL is pgconn's, but for its errors: those quote the string, in which a
-// mistake can make the password unrecognisable.
-func parseURL(url string) (*pgconn.Config, error) {
-	conf, err := pgconn.ParseConfig(url)
-	if err != nil {
-		return nil, urlError(parseReason(err))
-	}
-	hosts := []string{conf.Host}
-	for _, f := range conf.Fallbacks {
-		hosts = append(hosts, f.Host)
-	}
-	for _, host := range hosts {
-		// What follows an unescaped @ of a password would show as a host's
-		// name. A socket may have one in its path, or at its beginning.
-		if !strings.HasPrefix(host, "/") && strings.LastIndexByte(host, '@') > 0 {
-			return nil, urlError("the host contains an @")
-		}
-	}
-	return conf, nil
-}
-
-// parseReason is what a parse error says less what it quotes.
-func parseReason(err error) string {
-	text := err.Error()
-	for _, form := range []string{"failed to parse as URL", "failed to parse as keyword/value"} {
-		if strings.Contains(text, form) {
-			return form // the cause would name the word it stumbled over
-		}
-	}
-	const afterQuote = "`: "
-	i := strings.LastIndex(text, afterQuote)
-	if i < 0 {
-		return "not a connection URL"
-	}
-	return text[i+len(afterQuote):]
-}
-
-func urlError(reason string) error {
-	return &Error{Op: "parse postgres.url", Cause: errors.New(reason), condition: "postgres_unreachable", final: true,
-		remedy: "correct postgres.url; in a URL every special character of a password is written as % and two digits, and postgres.password keeps it out altogether"}
 }
 
 func (c *Conn) prepare(ctx context.Context) (Facts, error) {
@@ -209,12 +146,12 @@ type CreatedSlot struct {
 	Snapshot string
 }
 
-// CreateSlot makes the configured slot. It waits for transactions that are
-// writing at the moment; ctx bounds the wait.
+// CreateSlot makes the configured slot: one that is copied to standbys, for
+// them to be promoted with it, where the server can do that (17 and later). It
+// waits for transactions that are writing at the moment; ctx bounds the wait.
 func (c *Conn) CreateSlot(ctx context.Context) (CreatedSlot, error) {
 	op := "create slot " + c.cfg.Slot
-	res, err := pglogrepl.CreateReplicationSlot(ctx, c.pg, c.cfg.Slot, "pgoutput",
-		pglogrepl.CreateReplicationSlotOptions{Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT"})
+	res, err := pglogrepl.ParseCreateReplicationSlot(c.pg.Exec(ctx, c.createSlotCommand()))
 	switch {
 	case ctx.Err() != nil:
 		return CreatedSlot{}, &Error{Op: op, Cause: ctx.Err(), condition: "postgres_unreachable",
@@ -225,6 +162,16 @@ func (c *Conn) CreateSlot(ctx context.Context) (CreatedSlot, error) {
 	point, err := ParseLSN(res.ConsistentPoint)
 	c.start = point
 	return CreatedSlot{ConsistentPoint: point, Snapshot: res.SnapshotName}, classify(op, err)
+}
+
+// createSlotCommand: the form with options in parentheses is known from 15 on,
+// and pglogrepl writes the older one.
+func (c *Conn) createSlotCommand() string {
+	command := "CREATE_REPLICATION_SLOT " + c.cfg.Slot + " LOGICAL pgoutput "
+	if c.version >= failoverSlotsVersion {
+		return command + "(SNAPSHOT 'export', FAILOVER true)"
+	}
+	return command + "EXPORT_SNAPSHOT"
 }
 
 // creationError: what a server answers to a slot that exists already, or that

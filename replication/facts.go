@@ -2,11 +2,8 @@ package replication
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -20,12 +17,24 @@ type Facts struct {
 	ServerVersion int    // server_version_num: 180006 is 18.6
 	SystemID      string // of the database cluster; survives everything but initdb and pg_upgrade
 	Timeline      int32
-	Database      string
-	WALPosition   uint64 // flushed so far
-	InRecovery    bool
-	WALLevel      string
-	Slot          *Slot        // nil: there is none of that name
-	Publication   *Publication // nil: there is none of that name
+	// History tells where the timelines before this one ended, oldest first;
+	// empty on the first timeline, and where the server has lost the file.
+	History     []Switch
+	Database    string
+	WALPosition uint64 // flushed so far
+	InRecovery  bool
+	WALLevel    string
+	// BackendPID is the server's process for the connection that asked.
+	BackendPID  uint32
+	Slot        *Slot        // nil: there is none of that name
+	Publication *Publication // nil: there is none of that name
+}
+
+// Switch is where a timeline ended that the present one descends from: what lies
+// below is common to both, what a server wrote there at or above it is not.
+type Switch struct {
+	Timeline int32
+	LSN      uint64
 }
 
 // Slot is a row of pg_replication_slots.
@@ -40,47 +49,20 @@ type Slot struct {
 	RestartLSN     uint64
 	ConfirmedFlush uint64
 	WALStatus      string // reserved, extended, unreserved, lost
+	// Conflicting: a standby had to remove rows of the catalog that decoding
+	// needs (16 and later).
+	Conflicting bool
+	// Failover: the slot is copied to standbys. Synced: it is such a copy.
+	// InvalidationReason is why the slot is of no use any more, empty if it is.
+	// All three from 17 on.
+	Failover, Synced   bool
+	InvalidationReason string
 }
 
-// Publication is what a publication covers.
-type Publication struct {
-	Name      string
-	Insert    bool
-	ViaRoot   bool
-	AllTables bool
-	// Rows identifies the catalog's rows about the publication and its tables
-	// (oid and xmin of each): it changes with every change, even one that was
-	// taken back.
-	Rows   string
-	Tables []PublishedTable
-}
-
-// PublishedTable is one table of a publication. Columns and RowFilter are
-// known from Postgres 15 on, which is the first to have them.
-type PublishedTable struct {
-	Schema, Table string
-	OID           uint32
-	Columns       string // comma separated
-	RowFilter     string // empty: every row
-}
-
-// Covers reports whether inserts into the table are published, unfiltered.
-func (p *Publication) Covers(schema, table string) bool {
-	return p.Insert && slices.ContainsFunc(p.Tables, func(t PublishedTable) bool {
-		return t.Schema == schema && t.Table == table && t.RowFilter == ""
-	})
-}
-
-// Fingerprint changes whenever what the publication lets through has changed or
-// may have been another for a while. It does not cover column lists, which grow with every column that
-// is added to a table published whole.
-func (p *Publication) Fingerprint() string {
-	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%q %t %t %s\n", p.Name, p.Insert, p.ViaRoot, p.Rows)
-	for _, t := range p.Tables {
-		_, _ = fmt.Fprintf(h, "%q.%q %d %q\n", t.Schema, t.Table, t.OID, t.RowFilter)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+// LacksFailover reports whether the slot stays behind at a promotion, though the
+// server could copy it to its standbys.
+func (f Facts) LacksFailover() bool {
+	return f.Slot != nil && !f.Slot.Failover && f.ServerVersion >= failoverSlotsVersion
 }
 
 // gather asks the server for its facts over the replication connection itself,
@@ -91,7 +73,7 @@ func gather(ctx context.Context, pg *pgconn.PgConn, slot, publication string) (F
 	if err != nil {
 		return f, err
 	}
-	if f.Slot, err = slotFacts(ctx, pg, slot); err != nil {
+	if f.Slot, err = slotFacts(ctx, pg, slot, f.ServerVersion); err != nil {
 		return f, err
 	}
 	f.Publication, err = publicationFacts(ctx, pg, publication, f.ServerVersion)
@@ -103,7 +85,7 @@ func identify(ctx context.Context, pg *pgconn.PgConn) (Facts, error) {
 	if err != nil {
 		return Facts{}, classify("identify server", err)
 	}
-	f := Facts{SystemID: sys.SystemID, Timeline: sys.Timeline, WALPosition: uint64(sys.XLogPos), Database: sys.DBName}
+	f := Facts{SystemID: sys.SystemID, Timeline: sys.Timeline, WALPosition: uint64(sys.XLogPos), Database: sys.DBName, BackendPID: pg.PID()}
 	row, err := queryRow(ctx, pg, `SELECT pg_is_in_recovery()::text, current_setting('server_version_num'), current_setting('wal_level')`)
 	if err != nil {
 		return f, classify("identify server", err)
@@ -112,13 +94,57 @@ func identify(ctx context.Context, pg *pgconn.PgConn) (Facts, error) {
 	if f.ServerVersion, err = strconv.Atoi(row[1]); err != nil {
 		return f, classify("identify server", fmt.Errorf("server_version_num: %w", err))
 	}
-	return f, nil
+	f.History, err = history(ctx, pg, f.Timeline)
+	return f, err
 }
 
-func slotFacts(ctx context.Context, pg *pgconn.PgConn, name string) (*Slot, error) {
+// history asks for the timelines that led to this one. A server that has lost
+// the file is no failure of the connection: nothing can be proven by it.
+func history(ctx context.Context, pg *pgconn.PgConn, timeline int32) ([]Switch, error) {
+	if timeline <= 1 {
+		return nil, nil // the first has no history, and no file
+	}
+	op := fmt.Sprintf("read the history of timeline %d", timeline)
+	file, err := pglogrepl.TimelineHistory(ctx, pg, timeline)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "58P01" { // undefined file
+		return nil, nil
+	}
+	if err != nil {
+		return nil, classify(op, err)
+	}
+	switches, err := parseHistory(string(file.Content))
+	return switches, classify(op, err)
+}
+
+// parseHistory reads a timeline history file: a line for each timeline left,
+// <timeline> <switch LSN> <reason>, between comments and empty lines.
+func parseHistory(content string) (switches []Switch, err error) {
+	for line := range strings.Lines(content) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("line %q has no switch point", line)
+		}
+		timeline, err := strconv.ParseInt(fields[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("timeline: %w", err)
+		}
+		lsn, err := ParseLSN(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("switch point: %w", err)
+		}
+		switches = append(switches, Switch{Timeline: int32(timeline), LSN: lsn})
+	}
+	return switches, nil
+}
+
+func slotFacts(ctx context.Context, pg *pgconn.PgConn, name string, version int) (*Slot, error) {
 	row, err := queryRow(ctx, pg, `SELECT coalesce(s.plugin, ''), coalesce(s.database, ''), s.active::text, coalesce(s.active_pid, 0)::text,
 		coalesce(a.application_name, ''), coalesce(a.backend_start::text, ''),
-		coalesce(s.restart_lsn, '0/0')::text, coalesce(s.confirmed_flush_lsn, '0/0')::text, coalesce(s.wal_status, '')
+		coalesce(s.restart_lsn, '0/0')::text, coalesce(s.confirmed_flush_lsn, '0/0')::text, coalesce(s.wal_status, ''), `+newerSlotColumns(version)+`
 		FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
 		WHERE s.slot_name = `+quoteLiteral(name))
 	if errors.Is(err, errNoRow) {
@@ -130,6 +156,7 @@ func slotFacts(ctx context.Context, pg *pgconn.PgConn, name string) (*Slot, erro
 	s := &Slot{
 		Name: name, Plugin: row[0], Database: row[1], Active: row[2] == "true",
 		HolderName: row[4], HolderSince: row[5], WALStatus: row[8],
+		Conflicting: row[9] == "true", Failover: row[10] == "true", Synced: row[11] == "true", InvalidationReason: row[12],
 	}
 	s.HolderPID, _ = strconv.Atoi(row[3])
 	if s.RestartLSN, err = ParseLSN(row[6]); err != nil {
@@ -141,36 +168,16 @@ func slotFacts(ctx context.Context, pg *pgconn.PgConn, name string) (*Slot, erro
 	return s, nil
 }
 
-func publicationFacts(ctx context.Context, pg *pgconn.PgConn, name string, version int) (*Publication, error) {
-	row, err := queryRow(ctx, pg, `SELECT pubinsert::text, pubviaroot::text, puballtables::text,
-		p.oid || ':' || p.xmin || coalesce((SELECT string_agg(' ' || r.oid || ':' || r.xmin, '' ORDER BY r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid), '')
-		FROM pg_publication p WHERE pubname = `+quoteLiteral(name))
-	if errors.Is(err, errNoRow) {
-		return nil, nil
+// newerSlotColumns are conflicting, failover, synced and invalidation_reason, or
+// what stands for them on a server that is too old for one.
+func newerSlotColumns(version int) string {
+	switch {
+	case version >= failoverSlotsVersion:
+		return "coalesce(s.conflicting, false)::text, s.failover::text, s.synced::text, coalesce(s.invalidation_reason, '')"
+	case version >= 160000:
+		return "coalesce(s.conflicting, false)::text, 'false', 'false', ''"
 	}
-	if err != nil {
-		return nil, classify("look up publication "+name, err)
-	}
-	p := &Publication{Name: name, Insert: row[0] == "true", ViaRoot: row[1] == "true", AllTables: row[2] == "true", Rows: row[3]}
-	shape := "'', ''"
-	if version >= 150000 {
-		shape = "array_to_string(t.attnames, ','), coalesce(t.rowfilter, '')"
-	}
-	rows, err := query(ctx, pg, `SELECT t.schemaname, t.tablename, c.oid::text, `+shape+`
-		FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
-		JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-		WHERE t.pubname = `+quoteLiteral(name)+` ORDER BY t.schemaname, t.tablename`)
-	if err != nil {
-		return nil, classify("look up publication "+name, err)
-	}
-	for _, r := range rows {
-		oid, err := strconv.ParseUint(r[2], 10, 32)
-		if err != nil {
-			return nil, classify("look up publication "+name, err)
-		}
-		p.Tables = append(p.Tables, PublishedTable{Schema: r[0], Table: r[1], OID: uint32(oid), Columns: r[3], RowFilter: r[4]})
-	}
-	return p, nil
+	return "'false', 'false', 'false', ''"
 }
 
 var errNoRow = errors.New("no row")

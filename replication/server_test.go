@@ -202,7 +202,9 @@ const (
 	askSlot        = "SELECT coalesce(s.plugin"
 	askPublication = "SELECT pubinsert"
 	askTables      = "SELECT t.schemaname"
+	askPartitions  = "SELECT root.oid"
 	askServer      = "SELECT pg_is_in_recovery"
+	askRole        = "select pg_is_in_recovery()" // pgx, of several hosts
 )
 
 func usualAnswers() map[string]answer {
@@ -210,9 +212,12 @@ func usualAnswers() map[string]answer {
 		"IDENTIFY_SYSTEM": {rows: [][]string{{"7000000000000000001", "3", "1/2000", "app"}}},
 		askServer:         {rows: [][]string{{"false", "150018", "logical"}}},
 		askSlot: {rows: [][]string{{"pgoutput", "app", "true", "4711", "walpost/orders", "2025-01-02 03:04:05+00",
-			"0/100", "0/1A0", "reserved"}}},
+			"0/100", "0/1A0", "reserved", "true", "true", "true", "wal_removed"}}},
+		askRole:                   {rows: [][]string{{"f"}}},
+		"TIMELINE_HISTORY 3":      {rows: [][]string{{"00000003.history", "1\t0/100\tno recovery target specified\n\n2\t0/1A0\tbefore\n"}}},
 		askPublication:            {rows: [][]string{{"true", "true", "false", "16390:740 16391:741"}}},
 		askTables:                 {rows: [][]string{{"public", "outbox", "16384", "id,payload", ""}}},
+		askPartitions:             {rows: [][]string{{"16384", "16400", "outbox_1", "true", "750"}, {"16384", "16401", "outbox_2", "false", "751"}}},
 		"START_REPLICATION":       {copyBoth: true},
 		"CREATE_REPLICATION_SLOT": {rows: [][]string{{"walpost_orders", "0/2B0", "00000003-1", "pgoutput"}}},
 	}

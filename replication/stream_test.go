@@ -97,9 +97,11 @@ func TestOpenSaysWhoAsksForWhat(t *testing.T) {
 		"SET wal_sender_timeout = 1234",
 		"IDENTIFY_SYSTEM",
 		askServer,
+		"TIMELINE_HISTORY 3",
 		askSlot,
 		askPublication,
 		askTables,
+		askPartitions,
 		`START_REPLICATION SLOT walpost_orders LOGICAL 0/0 (proto_version '1', publication_names '"Odd ""name"", it''s"')`,
 	}
 	if len(queries) != len(want) {
@@ -120,10 +122,13 @@ func TestFactsAreRead(t *testing.T) {
 	}
 	want := Facts{
 		ServerVersion: 150018, SystemID: "7000000000000000001", Timeline: 3, Database: "app", WALPosition: 0x100002000, WALLevel: "logical",
+		History: []Switch{{1, 0x100}, {2, 0x1a0}}, BackendPID: 1,
 		Slot: &Slot{Name: "walpost_orders", Plugin: "pgoutput", Database: "app", Active: true, HolderPID: 4711, HolderName: "walpost/orders",
-			HolderSince: "2025-01-02 03:04:05+00", RestartLSN: 0x100, ConfirmedFlush: 0x1a0, WALStatus: "reserved"},
+			HolderSince: "2025-01-02 03:04:05+00", RestartLSN: 0x100, ConfirmedFlush: 0x1a0, WALStatus: "reserved",
+			Conflicting: true, Failover: true, Synced: true, InvalidationReason: "wal_removed"},
 		Publication: &Publication{Name: "walpost_orders", Insert: true, ViaRoot: true, Rows: "16390:740 16391:741",
-			Tables: []PublishedTable{{Schema: "public", Table: "outbox", OID: 16384, Columns: "id,payload"}}},
+			Tables: []PublishedTable{{Schema: "public", Table: "outbox", OID: 16384, Columns: "id,payload",
+				Partitions: []Partition{{16400, "outbox_1", true, "750"}, {16401, "outbox_2", false, "751"}}}}},
 	}
 	if d := cmp.Diff(want, facts); d != "" {
 		t.Fatal(d)
@@ -144,15 +149,15 @@ func TestFactsOfABareServer(t *testing.T) {
 	}
 }
 
-func TestPostgres14HasNoRowFilters(t *testing.T) {
+func TestPostgres14HasNeitherRowFiltersNorPublishedSchemas(t *testing.T) {
 	s := newServer(t)
 	s.answers[askServer] = answer{rows: [][]string{{"false", "140001", "logical"}}}
 	conn, _ := dial(t, s)
 	if err := conn.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if queries := s.asked(); strings.Contains(queries[len(queries)-1], "rowfilter") {
-		t.Fatalf("asked %s", queries[len(queries)-1])
+	if asked := strings.Join(s.asked(), "\n"); strings.Contains(asked, "rowfilter") || strings.Contains(asked, "pg_publication_namespace") {
+		t.Fatalf("asked %s", asked)
 	}
 }
 
@@ -611,10 +616,18 @@ func TestDialErrors(t *testing.T) {
 		"no facts":          {script: func(s *server) { s.answers[askServer] = answer{} }, condition: "postgres_unreachable", retry: true},
 		"odd version":       {script: func(s *server) { s.answers[askServer] = answer{rows: [][]string{{"false", "x", "logical"}}} }, condition: "postgres_unreachable", retry: true},
 		"odd restart lsn": {script: func(s *server) {
-			s.answers[askSlot] = answer{rows: [][]string{{"", "", "", "0", "", "", "x", "0/0", ""}}}
+			s.answers[askSlot] = answer{rows: [][]string{{"", "", "", "0", "", "", "x", "0/0", "", "", "", "", ""}}}
 		}, condition: "postgres_unreachable", retry: true},
 		"odd flush lsn": {script: func(s *server) {
-			s.answers[askSlot] = answer{rows: [][]string{{"", "", "", "0", "", "", "0/0", "x", ""}}}
+			s.answers[askSlot] = answer{rows: [][]string{{"", "", "", "0", "", "", "0/0", "x", "", "", "", "", ""}}}
+		}, condition: "postgres_unreachable", retry: true},
+		"partitions": {script: func(s *server) { s.answers[askPartitions] = failed }, condition: "postgres_auth_failed", retry: true},
+		"odd partition": {script: func(s *server) {
+			s.answers[askPartitions] = answer{rows: [][]string{{"16384", "x", "", "", ""}}}
+		}, condition: "postgres_unreachable", retry: true},
+		"history": {script: func(s *server) { s.answers["TIMELINE_HISTORY 3"] = failed }, condition: "postgres_auth_failed", retry: true},
+		"odd history": {script: func(s *server) {
+			s.answers["TIMELINE_HISTORY 3"] = answer{rows: [][]string{{"00000003.history", "1 nowhere"}}}
 		}, condition: "postgres_unreachable", retry: true},
 		"odd oid": {script: func(s *server) {
 			s.answers[askTables] = answer{rows: [][]string{{"public", "outbox", "x", "", ""}}}
@@ -871,6 +884,46 @@ func TestCreateSlot(t *testing.T) {
 		return strings.HasPrefix(q, "CREATE_REPLICATION_SLOT walpost_orders") && strings.Contains(q, "LOGICAL pgoutput") && strings.Contains(q, "EXPORT_SNAPSHOT")
 	}) {
 		t.Errorf("queries = %q", queries)
+	}
+}
+
+// A slot that standbys get a copy of is what makes a promotion lossless; the
+// command for it is not known before 17.
+func TestCreateSlotForFailover(t *testing.T) {
+	for version, want := range map[string]string{
+		"160004": "CREATE_REPLICATION_SLOT walpost_orders LOGICAL pgoutput EXPORT_SNAPSHOT",
+		"170000": "CREATE_REPLICATION_SLOT walpost_orders LOGICAL pgoutput (SNAPSHOT 'export', FAILOVER true)",
+	} {
+		s := newServer(t)
+		s.answers[askServer] = answer{rows: [][]string{{"false", version, "logical"}}}
+		conn, _ := dial(t, s)
+		if _, err := conn.CreateSlot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if queries := s.asked(); queries[len(queries)-1] != want {
+			t.Errorf("%s is asked %q", version, queries[len(queries)-1])
+		}
+		_ = conn.Close(t.Context())
+	}
+}
+
+// What a server doesn't know must not be asked of it.
+func TestSlotColumnsByVersion(t *testing.T) {
+	for version, absent := range map[string][]string{
+		"150018": {"conflicting", "failover", "synced", "invalidation_reason"},
+		"160004": {"failover", "synced", "invalidation_reason"},
+		"180001": {},
+	} {
+		s := newServer(t)
+		s.answers[askServer] = answer{rows: [][]string{{"false", version, "logical"}}}
+		conn, _ := dial(t, s)
+		_ = conn.Close(t.Context())
+		asked := strings.Join(s.asked(), "\n")
+		for _, column := range []string{"conflicting", "failover", "synced", "invalidation_reason"} {
+			if known := !slices.Contains(absent, column); strings.Contains(asked, "s."+column) != known {
+				t.Errorf("%s: %s asked for: %t", version, column, !known)
+			}
+		}
 	}
 }
 

@@ -222,7 +222,7 @@ func (i *initialisation) begin(ctx context.Context, step step) error {
 	}
 	var position uint64
 	if step == adoptSlot {
-		position, err = i.adopt(facts.Slot)
+		position, err = i.adopt(facts)
 	} else {
 		position, err = i.makeSlot(ctx, conn)
 	}
@@ -232,11 +232,15 @@ func (i *initialisation) begin(ctx context.Context, step step) error {
 	return i.writeGenesis(ctx, facts, position)
 }
 
-func (i *initialisation) adopt(slot *replication.Slot) (uint64, error) {
+func (i *initialisation) adopt(facts replication.Facts) (uint64, error) {
+	slot := facts.Slot
 	if slot == nil || slot.Plugin != "pgoutput" || slot.ConfirmedFlush == 0 {
 		return 0, refusal("slot_missing", "slot %s is not a logical slot of plugin pgoutput with a position", i.cfg.Postgres.Slot)
 	}
 	i.say("slot %s: adopted at %s", slot.Name, checkpoint.LSN(slot.ConfirmedFlush))
+	if facts.LacksFailover() {
+		i.say("slot %s: standbys get no copy of it, so a promotion leaves it behind; on a replication connection, `ALTER_REPLICATION_SLOT %s (FAILOVER true)` changes that", slot.Name, slot.Name)
+	}
 	return slot.ConfirmedFlush, nil
 }
 

@@ -180,6 +180,7 @@ func (i *initialisation) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, errors.New("init: postgres.url can't be parsed") // pgx's own error may quote a password
 	}
 	conf.ConnectTimeout = connectTimeout
+	replication.SeekPrimary(&conf.Config)
 	if i.cfg.Postgres.Password.Configured() {
 		if conf.Password, err = i.cfg.Postgres.Password.Read(); err != nil {
 			return nil, fmt.Errorf("init: read the Postgres password: %w", err)

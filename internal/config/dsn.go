@@ -24,6 +24,7 @@ var (
 	errDSNHost     = errors.New("names no host")
 	errDSNDatabase = errors.New("names no database")
 	errDSNEncoding = errors.New("not a valid URL; special characters in user and password must be percent-encoded (@ is %40, / is %2F, : is %3A, # is %23)")
+	errDSNPorts    = errors.New("names neither one port for all hosts nor one for each")
 	errDSNQuote    = errors.New("a quote or an equals sign is missing in its keyword=value pairs")
 )
 
@@ -114,7 +115,9 @@ func parseURL(text, rest string) (DSN, error) {
 		return DSN{}, errDSNEncoding
 	}
 	if hosts == "" {
-		hosts = query.Get("host")
+		if hosts, err = withPorts(query.Get("host"), query.Get("port")); err != nil {
+			return DSN{}, err
+		}
 	}
 	return finishDSN(text, hosts, first(user, query.Get("user")), first(database, query.Get("dbname")))
 }
@@ -124,14 +127,33 @@ func parsePairs(text string) (DSN, error) {
 	if err != nil {
 		return DSN{}, err
 	}
-	hosts := first(pairs["host"], pairs["hostaddr"])
-	if port := pairs["port"]; hosts != "" && port != "" {
-		hosts += ":" + port
+	hosts, err := withPorts(pairs["host"], pairs["port"])
+	if err != nil {
+		return DSN{}, err
 	}
 	if hosts == "" && pairs["service"] != "" {
 		hosts = servicePrefix + pairs["service"]
 	}
 	return finishDSN(text, hosts, pairs["user"], first(pairs["dbname"], pairs["database"]))
+}
+
+// withPorts joins the lists of hosts and ports as libpq does: one port serves
+// all hosts, an empty one is the default.
+func withPorts(hosts, ports string) (string, error) {
+	if hosts == "" || ports == "" {
+		return hosts, nil
+	}
+	names, numbers := strings.Split(hosts, ","), strings.Split(ports, ",")
+	if len(numbers) > 1 && len(numbers) != len(names) {
+		return "", errDSNPorts
+	}
+	for i := range names {
+		port := numbers[min(i, len(numbers)-1)]
+		if port != "" {
+			names[i] += ":" + port
+		}
+	}
+	return strings.Join(names, ","), nil
 }
 
 func finishDSN(text, hosts, user, database string) (DSN, error) {

@@ -67,7 +67,7 @@ func postgresKeys(environ Environ) []key {
 	return []key{
 		hidden(leaf("postgres.url", connection(), requiredKey,
 			func(c *Config) *DSN { return &c.Postgres.URL },
-			"Where the database is, in any form that libpq takes; host and database must be named. It must lead to the primary and not through a pooler that shares connections. The role needs LOGIN and REPLICATION, no rights on the table. Use `sslmode=verify-full` wherever the network is not your own; without an `sslmode`, encryption is tried but not insisted on.")),
+			"Where the database is, in any form that libpq takes; host and database must be named. It must lead to the primary and not through a pooler that shares connections. Of several hosts (`postgres://relay@db1,db2/app`) walpost takes the first that is not in recovery, unless `target_session_attrs` asks for another kind; `any` means `primary` here. A host that does not answer within 2 s is passed over. The role needs LOGIN and REPLICATION, no rights on the table. Use `sslmode=verify-full` wherever the network is not your own; without an `sslmode`, encryption is tried but not insisted on.")),
 		hidden(leaf("postgres.password", secret(environ), "",
 			func(c *Config) *Secret { return &c.Postgres.Password },
 			"Password of the role; overrides one in the URL. From a file or a variable it is read again at each connect, so a rotated password needs no restart. Left out, the URL's password counts, then PGPASSWORD and the password file.")),
