@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/outbox/mapping"
 	"github.com/walpost/walpost/replication"
 )
@@ -83,7 +84,7 @@ func identity(want Expectation, record *checkpoint.Record, facts replication.Fac
 func available(want Expectation, facts replication.Facts) error {
 	switch {
 	case facts.InRecovery:
-		return &doubt{"server_in_recovery", "the Postgres server is in recovery: it is a standby, or not promoted yet", true}
+		return &doubt{"server_in_recovery", standbyText(facts.Slot), true}
 	case facts.ServerVersion < replication.MinServerVersion:
 		return doubtf(unnamed, "the Postgres server has version %d; walpost needs 14 or newer", facts.ServerVersion/10000)
 	case facts.Slot == nil:
@@ -92,10 +93,38 @@ func available(want Expectation, facts replication.Facts) error {
 		return doubtf("wrong_cluster", "slot %s uses plugin %q, not pgoutput; give this pipeline a slot of its own (postgres.slot)", want.Slot, facts.Slot.Plugin)
 	case facts.Slot.Database != facts.Database:
 		return doubtf("wrong_cluster", "slot %s belongs to database %q, this is %q", want.Slot, facts.Slot.Database, facts.Database)
+	case lost(facts.Slot):
+		return doubtf("slot_lost", "Postgres has invalidated slot %s (%s): what it was to keep may be removed", want.Slot, lossReason(facts.Slot))
 	case facts.Slot.Active:
 		return holder(want, facts.Slot)
 	}
 	return nil
+}
+
+func standbyText(slot *replication.Slot) string {
+	const text = "the Postgres server is in recovery: it is a standby that was not promoted"
+	switch {
+	case slot == nil:
+		return text
+	case slot.Synced:
+		return text + "; it has a copy of slot " + slot.Name
+	}
+	return text + fmt.Sprintf("; its slot %s is no copy of the primary's", slot.Name)
+}
+
+func lost(slot *replication.Slot) bool {
+	return slot.WALStatus == "lost" || slot.InvalidationReason != ""
+}
+
+// lossReason is the server's own word from 17 on.
+func lossReason(slot *replication.Slot) string {
+	switch {
+	case slot.InvalidationReason != "":
+		return slot.InvalidationReason
+	case slot.Conflicting:
+		return "conflict with recovery"
+	}
+	return "WAL removed"
 }
 
 func holder(want Expectation, slot *replication.Slot) error {
@@ -121,23 +150,72 @@ func continuity(want Expectation, record *checkpoint.Record, facts replication.F
 	if err := identity(want, record, facts); err != nil {
 		return err
 	}
-	switch {
-	case record.Phase != checkpoint.Active:
+	if record.Phase != checkpoint.Active {
 		return doubtf("checkpoint_missing", "`walpost init` of pipeline %s has begun and not finished; run it again", want.Pipeline)
+	}
+	if err := descends(record, facts); err != nil {
+		return err
+	}
+	switch {
 	case slot == nil:
 		return doubtf("slot_missing", "slot %s is gone; the checkpoint stands at %s", want.Slot, record.Confirmed)
-	case slot.WALStatus == "lost":
-		return doubtf("slot_lost", "Postgres has invalidated slot %s and removed WAL it needed; the checkpoint stands at %s", want.Slot, record.Confirmed)
+	case lost(slot):
+		return doubtf("slot_lost", "Postgres has invalidated slot %s (%s); the checkpoint stands at %s", want.Slot, lossReason(slot), record.Confirmed)
 	case slot.ConfirmedFlush > uint64(record.Confirmed):
 		return doubtf("slot_ahead_of_checkpoint", "slot %s stands at %s, past the checkpoint at %s: somebody advanced or recreated it",
 			want.Slot, checkpoint.LSN(slot.ConfirmedFlush), record.Confirmed)
-	case int64(facts.Timeline) != int64(record.Timeline):
-		return doubtf("timeline_diverged", "the server is on timeline %d, the checkpoint was written on %d at %s", facts.Timeline, record.Timeline, record.Confirmed)
-	case uint64(record.Confirmed) > facts.WALPosition:
-		return doubtf("history_diverged", "the server's WAL ends at %s, before the checkpoint at %s: it was restored from an older state",
-			checkpoint.LSN(facts.WALPosition), record.Confirmed)
 	}
 	return published(want, record.Publication, facts.Publication)
+}
+
+// descends checks that the server has in its past what the record was written
+// about, as far as positions can tell.
+func descends(record *checkpoint.Record, facts replication.Facts) error {
+	if err := switched(record, facts, outbox.Position{}); err != nil {
+		return err
+	}
+	if uint64(record.Confirmed) > facts.WALPosition {
+		return doubtf("history_diverged", "the server's WAL ends at %s on timeline %d, before the checkpoint at %s: it was restored from an older state, or lost what it had not yet on disk",
+			checkpoint.LSN(facts.WALPosition), facts.Timeline, record.Confirmed)
+	}
+	return nil
+}
+
+// switched checks that whatever was published before a promotion is also in the
+// past of the server that was promoted. newest is the highest position that the
+// sink holds of this pipeline, which may run ahead of the record; the zero one
+// says that it doesn't.
+//
+// Below the switch point the WAL of both timelines is the same, at or above it
+// the old one's transactions do not exist any more, and their positions will be
+// used again. A commit record that begins below it ends there at the latest.
+//
+// The record must have taken over the new timeline before the first event of it
+// is published: newest would else be mistaken for one of the old.
+func switched(record *checkpoint.Record, facts replication.Facts, newest outbox.Position) error {
+	was, is := int64(record.Timeline), int64(facts.Timeline)
+	if was == is {
+		return nil
+	}
+	if is < was {
+		return doubtf("timeline_diverged", "the server is on timeline %d, and the checkpoint at %s was written on %d, a later one: the server was left behind at a promotion, or restored",
+			is, record.Confirmed, was)
+	}
+	at := slices.IndexFunc(facts.History, func(s replication.Switch) bool { return int64(s.Timeline) == was })
+	if at < 0 {
+		return doubtf("timeline_diverged", "the server is on timeline %d, whose history (pg_wal/%08X.history) does not lead to timeline %d, on which the checkpoint at %s was written",
+			is, is, was, record.Confirmed)
+	}
+	end := facts.History[at].LSN
+	switch {
+	case uint64(record.Confirmed) > end:
+		return doubtf("timeline_diverged", "the server is on timeline %d, which left timeline %d at %s, before the checkpoint at %s: what was committed in between is published, and does not exist here",
+			is, was, checkpoint.LSN(end), record.Confirmed)
+	case newest.Generation == record.Generation && newest.Commit >= end:
+		return doubtf("timeline_diverged", "the server is on timeline %d, which left timeline %d at %s; Kafka holds an event that was committed at %s (position %s), which does not exist here",
+			is, was, checkpoint.LSN(end), checkpoint.LSN(newest.Commit), newest)
+	}
+	return nil
 }
 
 // published checks that the publication lets every event through, as it did
@@ -151,7 +229,7 @@ func published(want Expectation, fingerprint string, pub *replication.Publicatio
 	}
 	for _, t := range want.Tables {
 		if !pub.Covers(t.Schema, t.Name) {
-			return doubtf("publication_changed", "publication %s does not cover every row of table %s.%s", pub.Name, t.Schema, t.Name)
+			return doubtf("publication_changed", "publication %s does not cover every row of table %s.%s%s", pub.Name, t.Schema, t.Name, viaRootHint(pub))
 		}
 	}
 	for _, t := range pub.Tables {
@@ -159,8 +237,32 @@ func published(want Expectation, fingerprint string, pub *replication.Publicatio
 			return doubtf("publication_changed", "publication %s also covers table %s.%s, which is no outbox of this pipeline", pub.Name, t.Schema, t.Table)
 		}
 	}
+	if err := decoded(pub); err != nil {
+		return err
+	}
 	if fingerprint != "" && fingerprint != pub.Fingerprint() {
 		return doubtf("publication_changed", "publication %s, or a table in it, is not what it was when the checkpoint was written", pub.Name)
+	}
+	return nil
+}
+
+func viaRootHint(pub *replication.Publication) string {
+	if pub.ViaRoot {
+		return ""
+	}
+	return " (of a partitioned one only with publish_via_partition_root = true)"
+}
+
+// decoded finds partitions whose rows are not in the WAL. Postgres keeps none of
+// them out of a publication, and none of their rows ever comes.
+func decoded(pub *replication.Publication) error {
+	for _, t := range pub.Tables {
+		for _, part := range t.Partitions {
+			if !part.Decoded {
+				return doubtf("publication_changed", "partition %s of table %s.%s is UNLOGGED, or a foreign table: nothing that is inserted into it is ever published; "+
+					"`ALTER TABLE %s SET LOGGED`, or detach it", part.Name, t.Schema, t.Table, part.Name)
+			}
+		}
 	}
 	return nil
 }

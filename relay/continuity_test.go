@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/outbox/mapping"
 	"github.com/walpost/walpost/replication"
 )
@@ -47,7 +48,17 @@ func TestContinuity(t *testing.T) {
 		{"no slot", func(_ *checkpoint.Record, f *replication.Facts) { f.Slot = nil }, "slot_missing", "stands at 0/64"},
 		{"slot invalidated", func(_ *checkpoint.Record, f *replication.Facts) { f.Slot.WALStatus = "lost" }, "slot_lost", "stands at 0/64"},
 		{"slot ahead", func(_ *checkpoint.Record, f *replication.Facts) { f.Slot.ConfirmedFlush = startLSN + 1 }, "slot_ahead_of_checkpoint", "stands at 0/65, past the checkpoint at 0/64"},
-		{"another timeline", func(_ *checkpoint.Record, f *replication.Facts) { f.Timeline = 2 }, "timeline_diverged", "timeline 2"},
+		{"slot invalidated, and why", func(_ *checkpoint.Record, f *replication.Facts) { f.Slot.InvalidationReason = "idle_timeout" }, "slot_lost", "(idle_timeout)"},
+		{"promoted behind the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Timeline, f.History = 2, []replication.Switch{{Timeline: 1, LSN: startLSN}}
+		}, proven, ""},
+		{"promoted before the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Timeline, f.History = 2, []replication.Switch{{Timeline: 1, LSN: startLSN - 1}}
+		}, "timeline_diverged", "left timeline 1 at 0/63, before the checkpoint at 0/64"},
+		{"promoted without the slot, before the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Timeline, f.History, f.Slot = 2, []replication.Switch{{Timeline: 1, LSN: startLSN - 1}}, nil
+		}, "timeline_diverged", "before the checkpoint"},
+		{"rewound WAL, no slot", func(_ *checkpoint.Record, f *replication.Facts) { f.WALPosition, f.Slot = startLSN-1, nil }, "history_diverged", "ends at 0/63"},
 		{"rewound WAL", func(_ *checkpoint.Record, f *replication.Facts) { f.WALPosition = startLSN - 1 }, "history_diverged", "ends at 0/63"},
 
 		{"no publication", func(_ *checkpoint.Record, f *replication.Facts) { f.Publication = nil }, "publication_missing", ""},
@@ -56,6 +67,15 @@ func TestContinuity(t *testing.T) {
 		{"another table as well", func(_ *checkpoint.Record, f *replication.Facts) {
 			f.Publication.Tables = append(f.Publication.Tables, replication.PublishedTable{Schema: "public", Table: "orders"})
 		}, "publication_changed", "also covers table public.orders"},
+		{"partitions that are logged", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Publication.Tables[0].Partitions = []replication.Partition{{OID: 1, Name: "outbox_1", Decoded: true}}
+		}, proven, ""},
+		{"a partition that is not", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Publication.Tables[0].Partitions = []replication.Partition{{OID: 1, Name: "outbox_1", Decoded: true}, {OID: 2, Name: "outbox_2"}}
+		}, "publication_changed", "partition outbox_2 of table public.outbox is UNLOGGED"},
+		{"partitions published under their own names", func(_ *checkpoint.Record, f *replication.Facts) {
+			f.Publication.Tables[0].Table = "outbox_1"
+		}, "publication_changed", "publish_via_partition_root = true"},
 		{"rows filtered", func(_ *checkpoint.Record, f *replication.Facts) { f.Publication.Tables[0].RowFilter = "(id > 0)" }, "publication_changed", "does not cover every row"},
 		{"table made anew", func(_ *checkpoint.Record, f *replication.Facts) { f.Publication.Tables[0].OID++ }, "publication_changed", "not what it was"},
 		{"published via the root", func(_ *checkpoint.Record, f *replication.Facts) { f.Publication.ViaRoot = true }, "publication_changed", "not what it was"},
@@ -82,6 +102,48 @@ func judge(t *testing.T, err error, want, text string, retry bool) {
 	}
 	if retryable(err) != retry {
 		t.Errorf("%v: retryable is %v", err, !retry)
+	}
+}
+
+// TestSwitched: the record is of generation 2 and stands at 0x64, on timeline 3.
+func TestSwitched(t *testing.T) {
+	at := func(generation uint32, commit uint64) outbox.Position {
+		return outbox.Position{Generation: generation, Commit: commit}
+	}
+	left := func(lsn uint64) []replication.Switch { // each timeline, the third at lsn
+		return []replication.Switch{{Timeline: 1, LSN: 10}, {Timeline: 2, LSN: 20}, {Timeline: 3, LSN: lsn}}
+	}
+	for _, c := range []struct {
+		name     string
+		timeline int32
+		history  []replication.Switch
+		newest   outbox.Position
+		text     string // in the error; "": none
+	}{
+		{"the same timeline", 3, left(1)[:2], at(2, 1<<30), ""},
+		{"left at the checkpoint", 4, left(startLSN), at(0, 0), ""},
+		{"left later", 4, left(startLSN + 50), at(2, startLSN+49), ""},
+		{"twice promoted", 5, append(left(startLSN), replication.Switch{Timeline: 4, LSN: 1 << 30}), at(0, 0), ""},
+		{"what Kafka holds is of an older slot", 4, left(startLSN + 50), at(1, 1<<30), ""},
+
+		{"left before the checkpoint", 4, left(startLSN - 1), at(0, 0), "left timeline 3 at 0/63, before the checkpoint at 0/64"},
+		{"left at an event that Kafka holds", 4, left(startLSN + 50), at(2, startLSN+50), "an event that was committed at 0/96"},
+		{"left before an event that Kafka holds", 4, left(startLSN + 50), at(2, startLSN+51), "an event that was committed at 0/97"},
+		{"the first switch counts, not the last", 5, append(left(startLSN-1), replication.Switch{Timeline: 4, LSN: 1 << 30}), at(0, 0), "left timeline 3 at 0/63"},
+		{"an earlier timeline", 2, left(20)[:1], at(0, 0), "on timeline 2, and the checkpoint at 0/64 was written on 3, a later one"},
+		{"a branch that never was on it", 4, left(20)[:2], at(0, 0), "does not lead to timeline 3"},
+		{"no history file", 4, nil, at(0, 0), "pg_wal/00000004.history"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			record, facts := recordAt(startLSN), factsAt(startLSN)
+			record.Timeline, record.Generation = 3, 2
+			facts.Timeline, facts.History = c.timeline, c.history
+			want := "timeline_diverged"
+			if c.text == "" {
+				want = ""
+			}
+			judge(t, switched(&record, facts, c.newest), want, c.text, false)
+		})
 	}
 }
 
@@ -124,7 +186,12 @@ func TestAvailable(t *testing.T) {
 	}{
 		{"ready", func(*replication.Facts) {}, "", "", false},
 		{"no slot is judged elsewhere", func(f *replication.Facts) { f.Slot = nil }, "", "", false},
-		{"in recovery", func(f *replication.Facts) { f.InRecovery = true }, "server_in_recovery", "", true},
+		{"in recovery, no slot", func(f *replication.Facts) { f.InRecovery, f.Slot = true, nil }, "server_in_recovery", "it is a standby that was not promoted", true},
+		{"in recovery, with a copy of the slot", func(f *replication.Facts) { f.InRecovery, f.Slot.Synced = true, true }, "server_in_recovery", "it has a copy of slot trainings", true},
+		{"in recovery, with a slot of its own", func(f *replication.Facts) { f.InRecovery = true }, "server_in_recovery", "no copy of the primary's", true},
+		{"slot invalidated", func(f *replication.Facts) { f.Slot.WALStatus, f.Slot.InvalidationReason = "lost", "wal_removed" }, "slot_lost", "slot trainings (wal_removed)", false},
+		{"slot invalidated, before 17", func(f *replication.Facts) { f.Slot.WALStatus = "lost" }, "slot_lost", "(WAL removed)", false},
+		{"slot invalidated by a conflict, before 17", func(f *replication.Facts) { f.Slot.WALStatus, f.Slot.Conflicting = "lost", true }, "slot_lost", "(conflict with recovery)", false},
 		{"too old", func(f *replication.Facts) { f.ServerVersion = 130020 }, unnamed, "version 13", false},
 		{"another plugin", func(f *replication.Facts) { f.Slot.Plugin = "wal2json" }, "wrong_cluster", `"wal2json"`, false},
 		{"a physical slot", func(f *replication.Facts) { f.Slot.Plugin, f.Slot.Database = "", "" }, "wrong_cluster", "not pgoutput", false},

@@ -306,22 +306,3 @@ func TestPipelineIsFlowingOnceItIsSeenToWork(t *testing.T) {
 		})
 	}
 }
-
-func TestPipelineNoticesAnAlteredPublication(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		p := w.pipeline(t)
-		l := live(p)
-		<-w.pg.sources
-		elapse(p.cfg.MonitorInterval)
-		w.pg.set(func(p *fakePostgres) {
-			altered := *p.facts.Publication
-			altered.Insert = false
-			p.facts.Publication = &altered
-		})
-		elapse(p.cfg.MonitorInterval)
-		if err := <-l.ended; conditionOf(err) != "publication_changed" || retryable(err) {
-			t.Errorf("%v, want publication_changed", err)
-		}
-	})
-}

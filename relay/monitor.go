@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"time"
+
+	"github.com/walpost/walpost/replication"
 )
 
 // monitor looks at the publication now and then, on a connection of its own.
@@ -13,6 +15,7 @@ func (p *Pipeline) monitor(ctx context.Context) error {
 	tick := time.NewTicker(p.cfg.MonitorInterval)
 	defer tick.Stop()
 	want := Expectation{Tables: p.cfg.Tables}
+	seen := attachments{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -26,5 +29,28 @@ func (p *Pipeline) monitor(ctx context.Context) error {
 		if err := published(want, p.published, facts.Publication); err != nil {
 			return err
 		}
+		if err := seen.compare(facts.Publication); err != nil {
+			return err
+		}
 	}
+}
+
+// attachments are the partitions that were seen, by OID, and since when each was
+// attached. New ones, and ones that go, are normal life. But one that was away
+// may have been written to meanwhile, and brings back rows that no stream has
+// had.
+type attachments map[uint32]string
+
+func (a attachments) compare(pub *replication.Publication) error {
+	for _, t := range pub.Tables {
+		for _, part := range t.Partitions {
+			before, known := a[part.OID]
+			a[part.OID] = part.Attached
+			if known && before != part.Attached {
+				return doubtf("publication_changed", "partition %s of table %s.%s was detached and attached again: what was inserted into it in between is never published",
+					part.Name, t.Schema, t.Table)
+			}
+		}
+	}
+	return nil
 }

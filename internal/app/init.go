@@ -218,7 +218,7 @@ func (i *initialisation) begin(ctx context.Context, step step) error {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if err := i.expectation().Published(facts.Publication); err != nil {
-		return refusal("publication_changed", "%v; make it as `walpost init --print-sql` shows", err)
+		return refusal("publication_changed", "%v; `walpost init --print-sql` shows how the publication is made", err)
 	}
 	var position uint64
 	if step == adoptSlot {
