@@ -45,6 +45,9 @@ type Config struct {
 	// Settings go to the command line as -c name=value, over the defaults:
 	// wal_level=logical, fsync=off, UTC.
 	Settings map[string]string
+	// Backup is a tar of a data directory to start with instead of a fresh
+	// cluster; it may be a standby's.
+	Backup []byte
 }
 
 // Server is a private server. Its methods are not for concurrent use.
@@ -75,7 +78,7 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 }
 
 func (s *Server) begin(ctx context.Context) error {
-	if err := s.initdb(ctx); err != nil {
+	if err := s.fill(ctx); err != nil {
 		return err
 	}
 	if s.config.Port != 0 {
@@ -300,12 +303,25 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.dir.Remove())
 }
 
+// fill makes the data directory.
+func (s *Server) fill(ctx context.Context) error {
+	if err := s.user.own(s.dir.Path); err != nil {
+		return fmt.Errorf("make a data directory: %w", err)
+	}
+	if s.config.Backup == nil {
+		return s.initdb(ctx)
+	}
+	backup := s.config.Backup
+	s.config.Backup = nil // some dozen megabytes
+	if err := s.restore(backup); err != nil {
+		return fmt.Errorf("restore a backup: %w", err)
+	}
+	return nil
+}
+
 // initdb makes the cluster: UTF-8, the C locale (there on every machine), and
 // trust for whoever reaches the loopback interface.
 func (s *Server) initdb(ctx context.Context) error {
-	if err := s.user.own(s.dir.Path); err != nil {
-		return fmt.Errorf("initdb: %w", err)
-	}
 	cmd := s.command("initdb", "-D", s.data(), "-U", Superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said

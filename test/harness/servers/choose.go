@@ -36,6 +36,7 @@ type provider interface {
 	describe() string
 	postgres(ctx context.Context, release Release, settings map[string]string) (*Server, error)
 	kafka(ctx context.Context, release Release) (*Server, error)
+	group(ctx context.Context, size int) (group, []int, error)
 	close() error
 }
 

@@ -161,27 +161,35 @@ func (c *containers) postgres(ctx context.Context, release Release, settings map
 	if release == Oldest {
 		image = c.images[envPostgresOld]
 	}
-	args := []string{"postgres"}
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		args = append(args, "-c", name+"="+settings[name])
-	}
 	server, err := c.run(ctx, image, 5432, func(int) []testcontainers.ContainerCustomizer {
-		return []testcontainers.ContainerCustomizer{
-			testcontainers.WithCmd(args...),
-			testcontainers.WithEnv(map[string]string{
-				"POSTGRES_USER":             Superuser,
-				"POSTGRES_HOST_AUTH_METHOD": "trust",
-				"POSTGRES_INITDB_ARGS":      "--no-sync",
-			}),
-			// SIGINT is Postgres' fast shutdown; an imported image can't say so.
-			testcontainers.WithConfigModifier(func(config *container.Config) { config.StopSignal = "SIGINT" }),
-		}
+		return append(postgresOptions(), testcontainers.WithCmd(append([]string{"postgres"}, flags(settings)...)...))
 	})
 	if err != nil {
 		return nil, err
 	}
 	server.name, server.ping = namePostgres, pingPostgres
 	return server, nil
+}
+
+// flags are settings on Postgres' command line.
+func flags(settings map[string]string) []string {
+	var args []string
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		args = append(args, "-c", name+"="+settings[name])
+	}
+	return args
+}
+
+func postgresOptions() []testcontainers.ContainerCustomizer {
+	return []testcontainers.ContainerCustomizer{
+		testcontainers.WithEnv(map[string]string{
+			"POSTGRES_USER":             Superuser,
+			"POSTGRES_HOST_AUTH_METHOD": "trust",
+			"POSTGRES_INITDB_ARGS":      "--no-sync --auth-host=trust", // the latter for standbys
+		}),
+		// SIGINT is Postgres' fast shutdown; an imported image can't say so.
+		testcontainers.WithConfigModifier(func(config *container.Config) { config.StopSignal = "SIGINT" }),
+	}
 }
 
 func (c *containers) kafka(ctx context.Context, release Release) (*Server, error) {
@@ -221,43 +229,62 @@ func kafkaEnvironment(port int) map[string]string {
 }
 
 // run starts a container whose port is published on a fixed loopback port: the
-// engine would give out another one at every start. A port that somebody took
-// meanwhile is replaced.
+// engine would give out another one at every start.
 func (c *containers) run(ctx context.Context, image string, port int, options func(hostPort int) []testcontainers.ContainerCustomizer) (*Server, error) {
+	id, ports, err := c.publishing(ctx, image, 1, func(ports []int) []testcontainers.ContainerCustomizer {
+		return append(options(ports[0]), publish(map[int]int{port: ports[0]}))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])),
+		Version: image,
+		run:     inContainer{docker: c.docker, id: id},
+	}, nil
+}
+
+// publishing starts a container for which it picks ports of the host. Those that
+// somebody took meanwhile are replaced.
+func (c *containers) publishing(ctx context.Context, image string, n int, options func(ports []int) []testcontainers.ContainerCustomizer) (id string, ports []int, err error) {
 	for attempt := 1; ; attempt++ {
-		hostPort, err := process.FreePort()
+		ports, err = freePorts(n)
 		if err != nil {
-			return nil, err
+			return "", nil, err
 		}
-		created, err := testcontainers.Run(ctx, image, append(options(hostPort), publish(port, hostPort),
-			testcontainers.WithLabels(map[string]string{ownerLabel: c.owner.Path}))...)
-		if err == nil {
-			return &Server{
-				Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(hostPort)),
-				Version: image,
-				run:     inContainer{docker: c.docker, id: created.GetContainerID()},
-			}, nil
-		}
-		if created != nil && created.GetContainerID() != "" {
-			_, _ = c.docker.ContainerRemove(ctx, created.GetContainerID(), client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-		}
-		if !portConflict(err) || attempt == 5 {
-			return nil, fmt.Errorf("run %s: %w", image, err)
+		id, err = c.create(ctx, image, options(ports)...)
+		if err == nil || !portConflict(err) || attempt == 5 {
+			return id, ports, err
 		}
 	}
+}
+
+// create starts a container that goes with this process at the latest.
+func (c *containers) create(ctx context.Context, image string, options ...testcontainers.ContainerCustomizer) (id string, err error) {
+	created, err := testcontainers.Run(ctx, image, append(options, testcontainers.WithLabels(map[string]string{ownerLabel: c.owner.Path}))...)
+	if err == nil {
+		return created.GetContainerID(), nil
+	}
+	if created != nil && created.GetContainerID() != "" {
+		_, _ = c.docker.ContainerRemove(ctx, created.GetContainerID(), client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	}
+	return "", fmt.Errorf("run %s: %w", image, err)
 }
 
 func portConflict(err error) bool {
 	return strings.Contains(err.Error(), "port is already allocated") || strings.Contains(err.Error(), "address already in use")
 }
 
-func publish(port, hostPort int) testcontainers.CustomizeRequestOption {
-	inside := network.MustParsePort(strconv.Itoa(port) + "/tcp")
+// publish maps ports of a container to ports of the host's loopback interface.
+func publish(ports map[int]int) testcontainers.CustomizeRequestOption {
 	return func(request *testcontainers.GenericContainerRequest) error {
-		request.ExposedPorts = []string{inside.String()}
-		return testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
-			host.PortBindings = network.PortMap{inside: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: strconv.Itoa(hostPort)}}}
-		})(request)
+		bindings := network.PortMap{}
+		for port, hostPort := range ports {
+			inside := network.MustParsePort(strconv.Itoa(port) + "/tcp")
+			request.ExposedPorts = append(request.ExposedPorts, inside.String())
+			bindings[inside] = []network.PortBinding{{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: strconv.Itoa(hostPort)}}
+		}
+		return testcontainers.WithHostConfigModifier(func(host *container.HostConfig) { host.PortBindings = bindings })(request)
 	}
 }
 

@@ -79,11 +79,15 @@ func (n *native) postgres(ctx context.Context, release Release, settings map[str
 	if release == Oldest {
 		major = nativePostgresOld
 	}
-	bin, err := pgembed.Find(ctx, pgembed.Search{Major: major, Logf: n.logf})
-	if err != nil {
+	return n.startPostgres(ctx, major, pgembed.Config{Settings: settings})
+}
+
+func (n *native) startPostgres(ctx context.Context, major int, config pgembed.Config) (*Server, error) {
+	var err error
+	if config.Bin, err = pgembed.Find(ctx, pgembed.Search{Major: major, Logf: n.logf}); err != nil {
 		return nil, err
 	}
-	server, err := pgembed.Start(ctx, pgembed.Config{Bin: bin, Settings: settings})
+	server, err := pgembed.Start(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +115,20 @@ func (n *native) kafka(ctx context.Context, release Release) (*Server, error) {
 	}
 	return &Server{Addr: broker.Addr(), Version: version, name: nameKafka, run: kafkaProcess{broker}, ping: pingKafka}, nil
 }
+
+// neighbours is a group of native servers: the machine's network is theirs.
+type neighbours struct{ *native }
+
+func (n *native) group(_ context.Context, size int) (group, []int, error) {
+	ports, err := freePorts(size)
+	return neighbours{n}, ports, err
+}
+
+func (n neighbours) postgres(ctx context.Context, port int, settings map[string]string, backup []byte) (*Server, error) {
+	return n.startPostgres(ctx, nativePostgres, pgembed.Config{Port: port, Settings: settings, Backup: backup})
+}
+
+func (n neighbours) close(context.Context) error { return nil }
 
 // orderly stops within stopTimeout, or kills.
 func orderly(ctx context.Context, stop func(context.Context) error, kill func() error) error {
