@@ -4,6 +4,11 @@ GO           ?= go
 DURATION     ?= 15s
 # RUN limits tests to names that match, as in `make test-integration RUN=Kill`.
 RUN          ?=
+# Of `make chaos`: SHORT=1 is the form for every day, SEED repeats a plan, UPDATE=1
+# writes the table into docs/guarantees.md.
+SHORT        ?=
+SEED         ?=
+UPDATE       ?=
 FUZZTIME     ?= 10s
 
 CACHE        := $(CURDIR)/.cache
@@ -24,7 +29,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test test-unit test-integration servers lint vuln fuzz cover clean
+.PHONY: help demo build test test-unit test-integration chaos servers lint vuln fuzz cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +51,14 @@ test-unit: ## tests without servers
 test-integration: servers ## tests on real Postgres and Kafka; RUN=name limits them
 	@rm -f $(REPORT)
 	WALPOST_TEST_SERVERS=$$(cat $(MODE)) WALPOST_TEST_REPORT=$(REPORT) \
-	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 15m ./test/...
+	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 15m $$($(GO) list ./test/... | grep -v '/test/chaos')
 	@$(if $(RUN),true,$(GO) run ./test/harness/cmd/servers check $$(cat $(MODE)) $(REPORT))
+
+# Without the race detector: the relay shall be as fast as it is.
+chaos: servers ## break everything under load and count; SHORT=1, SEED=n, RUN=TestChaos/mode/fault, UPDATE=1
+	WALPOST_TEST_SERVERS=$$(cat $(MODE)) \
+	  $(GO) test -count=1 -v -timeout 60m $(if $(SHORT),-short) $(if $(RUN),-run '$(RUN)') ./test/chaos \
+	  $(if $(SEED)$(UPDATE),-args $(if $(SEED),-seed $(SEED)) $(if $(UPDATE),-update))
 
 servers: # one choice for the whole run, printed
 	@mkdir -p $(CACHE)

@@ -31,12 +31,12 @@ const startTimeout = 5 * time.Minute
 
 // shared is what the tests of this process share.
 type shared struct {
-	mu     sync.Mutex
-	set    *servers.Set
-	chosen error
-	pg     map[Release]*servers.Server
-	kafka  map[Release]*servers.Server
-	binary binary
+	mu       sync.Mutex
+	set      *servers.Set
+	chosen   error
+	pg       map[Release]*servers.Server
+	kafka    map[Release]*servers.Server
+	binaries binaries
 }
 
 // current is the one instance: tests have no other way to share.
@@ -87,7 +87,7 @@ func (s *shared) close() error {
 	if s.set != nil {
 		errs = append(errs, s.set.Close())
 	}
-	return errors.Join(append(errs, s.binary.remove())...)
+	return errors.Join(append(errs, s.binaries.remove())...)
 }
 
 // Mode says where servers come from: a few tests can only be told apart by it.

@@ -22,6 +22,7 @@ type Ledger struct {
 	mu        sync.Mutex
 	events    map[string]Event    // committed, by id
 	order     map[string][]string // committed ids by key, in commit order
+	whole     [][]string          // committed ids by transaction
 	discarded map[string]bool     // ids that were rolled back
 }
 
@@ -30,14 +31,18 @@ func NewLedger() *Ledger {
 	return &Ledger{events: map[string]Event{}, order: map[string][]string{}, discarded: map[string]bool{}}
 }
 
-// Commit records events that were committed, in the order of their rows.
+// Commit records events that were committed, in the order of their rows. Partial
+// takes the events of one call for one transaction.
 func (l *Ledger) Commit(events ...Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ids := make([]string, 0, len(events))
 	for _, e := range events {
 		l.events[e.ID] = e
 		l.order[e.Key] = append(l.order[e.Key], e.ID)
+		ids = append(ids, e.ID)
 	}
+	l.whole = append(l.whole, ids)
 }
 
 // Discard records events that were written and rolled back.
@@ -61,6 +66,30 @@ func (l *Ledger) Discarded() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.discarded)
+}
+
+// Has tells whether an event must be in Kafka.
+func (l *Ledger) Has(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, committed := l.events[id]
+	return committed
+}
+
+// Partial returns, for each transaction of which some events are published and
+// some are not, one that is not. While a relay is at work there may be some;
+// after it died, an exactly-once relay has left none.
+func (l *Ledger) Partial(published func(id string) bool) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var partial []string
+	for _, ids := range l.whole {
+		missing := slices.IndexFunc(ids, func(id string) bool { return !published(id) })
+		if missing >= 0 && slices.ContainsFunc(ids, published) {
+			partial = append(partial, ids[missing])
+		}
+	}
+	return partial
 }
 
 // Report is what became of the events. The lists hold event ids, or sentences

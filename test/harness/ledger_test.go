@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -93,6 +94,32 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 			flawed := len(got.Missing)+len(got.RolledBack)+len(got.Unknown)+len(got.Altered)+len(got.Split)+len(got.LastOrder)+len(got.FirstOrder) > 0
 			if flawed != (got.Err() != nil) {
 				t.Errorf("flawed %v, but error %v", flawed, got.Err())
+			}
+		})
+	}
+}
+
+// TestPartialFindsTornTransactions: what counts is whether a transaction is there
+// as a whole, not how much of everything is.
+func TestPartialFindsTornTransactions(t *testing.T) {
+	ledger := NewLedger()
+	ledger.Commit(Event{ID: "a1"}, Event{ID: "a2"}, Event{ID: "a3"})
+	ledger.Commit(Event{ID: "b1"}, Event{ID: "b2"})
+	ledger.Commit(Event{ID: "c1"})
+	ledger.Commit()
+	for name, test := range map[string]struct{ published, want []string }{
+		"nothing":      {nil, nil},
+		"whole ones":   {[]string{"b1", "b2", "c1"}, nil},
+		"everything":   {[]string{"a1", "a2", "a3", "b1", "b2", "c1"}, nil},
+		"first only":   {[]string{"a1", "c1"}, []string{"a2"}},
+		"last only":    {[]string{"a3"}, []string{"a1"}},
+		"hole":         {[]string{"a1", "a3"}, []string{"a2"}},
+		"several torn": {[]string{"a1", "a2", "b2", "c1"}, []string{"a3", "b1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ledger.Partial(func(id string) bool { return slices.Contains(test.published, id) })
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("torn (-want +got):\n%s", diff)
 			}
 		})
 	}

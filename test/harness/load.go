@@ -21,6 +21,9 @@ type LoadConfig struct {
 	Writers int      // connections; 4
 	Keys    int      // distinct keys; 20
 	MaxRows int      // rows of a transaction; 5
+	BigRows int      // rows of a big transaction
+	BigOne  int      // in so many is big; 0: none
+	Batch   bool     // a transaction's statements go in one round trip: more load for less work
 	Rate    float64  // transactions a second, over all writers; 0: as fast as they go
 	Seed    uint64   // of what is written, not of its timing; 1
 }
@@ -76,6 +79,10 @@ type Load struct {
 	pace    *time.Ticker       // nil: no pause
 }
 
+// maxKeys is how many keys a transaction has at most: each of them keeps other
+// writers waiting.
+const maxKeys = 8
+
 // StartLoad starts writing. The load is stopped at the test's end at the latest.
 func StartLoad(t testing.TB, pg *PG, config LoadConfig) *Load {
 	t.Helper()
@@ -124,6 +131,23 @@ func (l *Load) AwaitCommitted(n int, timeout time.Duration) {
 	})
 }
 
+// Burst commits big transactions, one after the other, beside what the load
+// does anyway: a backlog, if no relay runs. Some are rolled back. seed is of what
+// is written.
+func (l *Load) Burst(transactions int, seed uint64) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	w := &writer{load: l, random: mrand.New(mrand.NewPCG(seed, 0))} //nolint:gosec // repeatable on purpose
+	defer w.disconnect()
+	for range transactions {
+		w.carryOut(ctx, w.planRows(l.config.BigRows))
+	}
+	if ctx.Err() != nil {
+		l.t.Errorf("load: the outcome of a burst is unknown after %s", settleTimeout)
+	}
+}
+
 // writer is one connection's worth of load, on one goroutine.
 type writer struct {
 	load   *Load
@@ -135,11 +159,14 @@ type writer struct {
 func (w *writer) run(ctx context.Context) {
 	defer w.disconnect() //nolint:contextcheck // says goodbye even then
 	for w.wait() {
-		tx := w.plan()
-		w.lock(tx.keys)
-		w.perform(ctx, tx)
-		w.unlock(tx.keys)
+		w.carryOut(ctx, w.plan())
 	}
+}
+
+func (w *writer) carryOut(ctx context.Context, tx transaction) {
+	w.lock(tx.keys)
+	w.perform(ctx, tx)
+	w.unlock(tx.keys)
 }
 
 // wait is false once the load is stopped.
@@ -175,15 +202,27 @@ type row struct {
 	deleted   bool   // deleted again in the same transaction
 }
 
-// plan makes a random transaction: mostly commits, one in ten rolled back, one
-// row in eight below a savepoint that is rolled back, one in eight deleted
-// again.
+// plan makes a random transaction.
 func (w *writer) plan() transaction {
+	if one := w.load.config.BigOne; one > 0 && w.random.IntN(one) == 0 {
+		return w.planRows(w.load.config.BigRows)
+	}
+	return w.planRows(1 + w.random.IntN(w.load.config.MaxRows))
+}
+
+// planRows makes a random transaction of so many rows: mostly commits, one in
+// ten rolled back, one row in eight below a savepoint that is rolled back, one in
+// eight deleted again.
+func (w *writer) planRows(n int) transaction {
 	tx := transaction{id: newUUID(), rollback: w.random.IntN(10) == 0}
-	for range 1 + w.random.IntN(w.load.config.MaxRows) {
+	for range n {
 		key := w.random.IntN(w.load.config.Keys)
-		if !slices.Contains(tx.keys, key) {
+		switch {
+		case slices.Contains(tx.keys, key):
+		case len(tx.keys) < maxKeys:
 			tx.keys = append(tx.keys, key)
+		default:
+			key = tx.keys[w.random.IntN(len(tx.keys))]
 		}
 		tx.rows = append(tx.rows, w.row(key))
 	}
@@ -232,13 +271,16 @@ func (w *writer) perform(ctx context.Context, tx transaction) {
 }
 
 func (w *writer) record(tx transaction, committed bool) {
+	var kept, gone []Event
 	for _, r := range tx.rows {
 		if committed && !r.savepoint {
-			w.load.Commit(r.Event)
+			kept = append(kept, r.Event)
 		} else {
-			w.load.Discard(r.Event)
+			gone = append(gone, r.Event)
 		}
 	}
+	w.load.Commit(kept...)
+	w.load.Discard(gone...)
 }
 
 func (w *writer) attempt(ctx context.Context, tx transaction) error {
@@ -251,13 +293,8 @@ func (w *writer) attempt(ctx context.Context, tx transaction) error {
 	if err != nil {
 		return err
 	}
-	if _, err := begun.Exec(ctx, "insert into harness_outcomes values ($1, true)", tx.id); err != nil {
+	if err := w.write(ctx, begun, tx); err != nil {
 		return err
-	}
-	for _, r := range tx.rows {
-		if err := w.write(ctx, begun, r); err != nil {
-			return err
-		}
 	}
 	if tx.rollback {
 		return begun.Rollback(ctx)
@@ -265,25 +302,37 @@ func (w *writer) attempt(ctx context.Context, tx transaction) error {
 	return begun.Commit(ctx)
 }
 
-func (w *writer) write(ctx context.Context, tx pgx.Tx, r row) error {
-	table := w.load.config.Table
-	if r.savepoint {
-		below, err := tx.Begin(ctx) // a savepoint
-		if err != nil {
+// write sends a transaction's statements, between its begin and its end.
+func (w *writer) write(ctx context.Context, begun pgx.Tx, tx transaction) error {
+	all := statements(w.load.config.Table, tx)
+	if w.load.config.Batch {
+		return begun.SendBatch(ctx, &pgx.Batch{QueuedQueries: all}).Close()
+	}
+	for _, s := range all {
+		if _, err := begun.Exec(ctx, s.SQL, s.Arguments...); err != nil {
 			return err
 		}
-		defer below.Rollback(ctx) //nolint:errcheck // a failure shows in the statement that follows
-		tx = below
-	}
-	if _, err := tx.Exec(ctx, "insert into "+table+" (id, aggregatetype, aggregateid, type, payload) values ($1, $2, $3, 'LoadEvent', $4)",
-		r.ID, r.kind, r.Key, r.Value); err != nil {
-		return err
-	}
-	if r.deleted {
-		_, err := tx.Exec(ctx, "delete from "+table+" where id = $1", r.ID)
-		return err
 	}
 	return nil
+}
+
+func statements(table string, tx transaction) []*pgx.QueuedQuery {
+	var b pgx.Batch
+	b.Queue("insert into harness_outcomes values ($1, true)", tx.id)
+	for _, r := range tx.rows {
+		if r.savepoint {
+			b.Queue("savepoint below")
+		}
+		b.Queue("insert into "+table+" (id, aggregatetype, aggregateid, type, payload) values ($1, $2, $3, 'LoadEvent', $4)",
+			r.ID, r.kind, r.Key, r.Value)
+		if r.deleted {
+			b.Queue("delete from "+table+" where id = $1", r.ID)
+		}
+		if r.savepoint {
+			b.Queue("rollback to savepoint below")
+		}
+	}
+	return b.QueuedQueries
 }
 
 // resolve asks for the outcome of a transaction until there is an answer.

@@ -32,34 +32,51 @@ const walpostPackage = "github.com/walpost/walpost/cmd/walpost"
 // commandTimeout bounds a walpost command other than run.
 const commandTimeout = time.Minute
 
-// binary is walpost, built once per test process.
-type binary struct {
-	once sync.Once
-	dir  *process.Dir
+// binaries are walpost and its variants, each built once per test process.
+type binaries struct {
+	mu    sync.Mutex
+	dir   *process.Dir
+	built map[string]built // by package
+}
+
+type built struct {
 	path string
 	err  error
 }
 
-// build compiles with the race detector where the tests run with it.
-func (b *binary) build() (string, error) {
-	b.once.Do(func() {
-		if b.dir, b.err = process.NewDir("", "walpost-bin-"); b.err != nil {
-			return
-		}
-		b.path = filepath.Join(b.dir.Path, "walpost")
-		args := []string{"build", "-o", b.path}
-		if raceDetector {
-			args = append(args, "-race")
-		}
-		out, err := exec.Command("go", append(args, walpostPackage)...).CombinedOutput() //nolint:gosec // our own arguments
+func (b *binaries) build(pkg string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.built == nil {
+		dir, err := process.NewDir("", "walpost-bin-")
 		if err != nil {
-			b.err = fmt.Errorf("build walpost: %w\n%s", err, out)
+			return "", err
 		}
-	})
-	return b.path, b.err
+		b.dir, b.built = dir, map[string]built{}
+	}
+	result, done := b.built[pkg]
+	if !done {
+		result = compile(pkg, b.dir.Path)
+		b.built[pkg] = result
+	}
+	return result.path, result.err
 }
 
-func (b *binary) remove() error {
+// compile has the race detector in it where the tests run with it.
+func compile(pkg, dir string) built {
+	path := filepath.Join(dir, filepath.Base(pkg))
+	args := []string{"build", "-o", path}
+	if raceDetector {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, pkg)...).CombinedOutput() //nolint:gosec // our own arguments
+	if err != nil {
+		err = fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+	}
+	return built{path, err}
+}
+
+func (b *binaries) remove() error {
 	if b.dir == nil {
 		return nil
 	}
@@ -78,11 +95,18 @@ type Relay struct {
 // StartRelay starts `walpost run` with a configuration, and with env, lines of
 // NAME=value, over the test's own environment. It does not wait until the relay
 // is ready. A relay that still runs at the test's end is killed; its log is
-// shown if the test failed.
+// shown if the test failed, unless it was killed before: there may be hundreds.
 func StartRelay(t testing.TB, yaml string, env ...string) *Relay {
 	t.Helper()
+	return StartVariant(t, walpostPackage, yaml, env...)
+}
+
+// StartVariant is StartRelay for a binary other than the production one, named
+// by its package.
+func StartVariant(t testing.TB, pkg, yaml string, env ...string) *Relay {
+	t.Helper()
 	r := &Relay{t: t, log: &log{}, http: freeAddr(t), admin: freeAddr(t)}
-	cmd := walpost(t, append(env, EnvHTTP+"="+r.http, EnvAdmin+"="+r.admin), "run", "-c", configFile(t, yaml))
+	cmd := walpost(t, pkg, append(env, EnvHTTP+"="+r.http, EnvAdmin+"="+r.admin), "run", "-c", configFile(t, yaml))
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	child, err := process.Start(cmd, syscall.SIGKILL)
 	if err != nil {
@@ -101,7 +125,7 @@ func RunWalpost(t testing.TB, yaml string, args ...string) (code int, stdout, st
 		args = append(args, "-c", configFile(t, yaml))
 	}
 	var out, errs bytes.Buffer
-	cmd := walpost(t, []string{EnvHTTP + "=127.0.0.1:0", EnvAdmin + "=127.0.0.1:0"}, args...)
+	cmd := walpost(t, walpostPackage, []string{EnvHTTP + "=127.0.0.1:0", EnvAdmin + "=127.0.0.1:0"}, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	child, err := process.Start(cmd, syscall.SIGKILL)
 	if err != nil {
@@ -117,9 +141,9 @@ func RunWalpost(t testing.TB, yaml string, args ...string) (code int, stdout, st
 	return child.ExitCode(), out.String(), errs.String()
 }
 
-func walpost(t testing.TB, env []string, args ...string) *exec.Cmd {
+func walpost(t testing.TB, pkg string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := current.binary.build()
+	path, err := current.binaries.build(pkg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +260,13 @@ func (r *Relay) Get(path string) (code int, body string, err error) {
 }
 
 func (r *Relay) cleanup() {
+	select {
+	case <-r.child.Done():
+		if r.child.ExitCode() < 0 {
+			return
+		}
+	default:
+	}
 	if err := r.child.Signal(syscall.SIGKILL); err != nil {
 		r.t.Error(err)
 	}

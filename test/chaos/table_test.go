@@ -1,0 +1,75 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// table collects the runs' results.
+type table struct{ rows []*result }
+
+// Its place in a page.
+const (
+	tableBegins = "<!-- make chaos: begin -->"
+	tableEnds   = "<!-- make chaos: end -->"
+)
+
+// between replaces what stands between the markers.
+func between(page, text string) (string, error) {
+	before, rest, begins := strings.Cut(page, tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	if !begins || !ends {
+		return "", errors.New("the page has no place for the table: " + tableBegins + " and " + tableEnds)
+	}
+	return before + tableBegins + "\n" + text + tableEnds + after, nil
+}
+
+func (a *table) markdown(seed uint64, short bool) string {
+	var b strings.Builder
+	form := "make chaos"
+	if short {
+		form += " SHORT=1"
+	}
+	fmt.Fprintf(&b, "`%s SEED=%d`, on %d cores:\n\n", form, seed, runtime.NumCPU())
+	b.WriteString("| Delivery | Fault, under load | Times | Events | Lost | Duplicates: in flight | other | Keys out of order | Transactions partly in Kafka at rest | First event after it: median | longest |\n")
+	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	for _, x := range a.rows {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(x.cells(), " | "))
+	}
+	return b.String()
+}
+
+// broken names the first run that failed, as RUN does.
+func (a *table) broken() string {
+	for _, x := range a.rows {
+		if x.broken {
+			return "TestChaos/" + x.mode + "/" + strings.ReplaceAll(x.fault.name, " ", "_")
+		}
+	}
+	return ""
+}
+
+func (x *result) cells() []string {
+	cells := []string{x.mode, x.fault.name}
+	if x.times == 0 {
+		return append(cells, "did not come to its end", "", "", "", "", "", "", "", "")
+	}
+	for _, n := range []int{x.times, x.Committed, len(x.Missing), x.inFlight, x.others, len(x.LastOrder)} {
+		cells = append(cells, strconv.Itoa(n))
+	}
+	torn := "not promised"
+	if x.mode == exactlyOnce {
+		torn = strconv.Itoa(len(x.torn))
+	}
+	cells = append(cells, torn)
+	if len(x.recovery) == 0 {
+		return append(cells, "", "")
+	}
+	return append(cells, figure(x.recovery[len(x.recovery)/2]), figure(x.recovery[len(x.recovery)-1]))
+}
+
+func figure(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
