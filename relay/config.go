@@ -93,8 +93,12 @@ func (c Config) withDefaults() (Config, error) {
 
 // mapper fails for tables that can't be mapped whatever the database is.
 func (c Config) mapper(systemID, database string) (*mapping.Mapper, error) {
-	source := outbox.Source{SystemID: systemID, Database: database, Pipeline: c.Pipeline, Shard: c.Shard}
-	return mapping.New(mapping.Config{Source: source.String(), Tables: c.Tables})
+	return mapping.New(mapping.Config{Source: c.source(systemID, database), Tables: c.Tables})
+}
+
+// source is what every message says it comes from.
+func (c Config) source(systemID, database string) string {
+	return outbox.Source{SystemID: systemID, Database: database, Pipeline: c.Pipeline, Shard: c.Shard}.String()
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -15,6 +15,7 @@ type doubt struct {
 	condition string
 	text      string
 	retry     bool // it may resolve itself
+	own       bool // it is this relay itself that is in the way
 }
 
 func (d *doubt) Error() string     { return d.text }
@@ -37,6 +38,8 @@ type Expectation struct {
 	Slot        string
 	Destination string // what the sink publishes to
 	Tables      []mapping.Table
+
+	former uint32 // see Pipeline
 }
 
 // Identity checks that the record was written for this pipeline and this
@@ -84,7 +87,7 @@ func identity(want Expectation, record *checkpoint.Record, facts replication.Fac
 func available(want Expectation, facts replication.Facts) error {
 	switch {
 	case facts.InRecovery:
-		return &doubt{"server_in_recovery", standbyText(facts.Slot), true}
+		return &doubt{condition: "server_in_recovery", text: standbyText(facts.Slot), retry: true}
 	case facts.ServerVersion < replication.MinServerVersion:
 		return doubtf(unnamed, "the Postgres server has version %d; walpost needs 14 or newer", facts.ServerVersion/10000)
 	case facts.Slot == nil:
@@ -128,12 +131,16 @@ func lossReason(slot *replication.Slot) string {
 }
 
 func holder(want Expectation, slot *replication.Slot) error {
-	if slot.HolderName == ApplicationName(want.Pipeline) {
-		return &doubt{"slot_busy", fmt.Sprintf("slot %s is held by another walpost of this pipeline (pid %d, connected since %s)",
-			slot.Name, slot.HolderPID, slot.HolderSince), true}
+	if want.former != 0 && int64(slot.HolderPID) == int64(want.former) {
+		return &doubt{condition: "slot_busy", retry: true, own: true,
+			text: fmt.Sprintf("the server has not noticed yet that this relay's former connection is gone (pid %d), and it holds slot %s for it", slot.HolderPID, slot.Name)}
 	}
-	return &doubt{"slot_foreign_holder", fmt.Sprintf("slot %s is held by %q (pid %d, connected since %s), which is not a walpost of pipeline %s",
-		slot.Name, slot.HolderName, slot.HolderPID, slot.HolderSince, want.Pipeline), true}
+	if slot.HolderName == ApplicationName(want.Pipeline) {
+		return &doubt{condition: "slot_busy", text: fmt.Sprintf("slot %s is held by another walpost of this pipeline (pid %d, connected since %s)",
+			slot.Name, slot.HolderPID, slot.HolderSince), retry: true}
+	}
+	return &doubt{condition: "slot_foreign_holder", text: fmt.Sprintf("slot %s is held by %q (pid %d, connected since %s), which is not a walpost of pipeline %s",
+		slot.Name, slot.HolderName, slot.HolderPID, slot.HolderSince, want.Pipeline), retry: true}
 }
 
 // continuity decides whether reading on from the slot continues what the

@@ -210,6 +210,8 @@ type fakeSession struct {
 	sendGate, commitGate chan struct{} // nil: open; a call waits until it is closed
 	sendErr, commitErr   func() error
 	afterSettle          func(msgs []outbox.Message) // within Send
+	newest               outbox.Position
+	newestErr            error
 
 	settling sync.Mutex
 	mu       sync.Mutex
@@ -374,7 +376,7 @@ func (s *fakeSession) checkCommit(r *checkpoint.Record, through uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	lsn := uint64(r.Confirmed)
-	if r.Confirmed <= old.Confirmed {
+	if r.Confirmed < old.Confirmed || r.Confirmed == old.Confirmed && r.Timeline == old.Timeline {
 		w.breach("the checkpoint went from %d to %d", old.Confirmed, r.Confirmed)
 	}
 	w.checkSettled("remembered", lsn)
@@ -393,7 +395,7 @@ func (s *fakeSession) checkCommit(r *checkpoint.Record, through uint64) {
 }
 
 func (s *fakeSession) Newest(context.Context, string) (outbox.Position, error) {
-	return outbox.Position{}, nil
+	return s.newest, s.newestErr
 }
 
 func (s *fakeSession) Done() <-chan struct{} { return s.done }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/replication"
 )
 
@@ -176,5 +177,43 @@ func TestPipelineCancelledWhileOpeningHasNothingToSay(t *testing.T) {
 	w.pg.dialErr = func() error { cancel(); return errors.New("connect: interrupted") }
 	if err := w.pipeline(t).Run(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// The checkpoint is on the new timeline before the first event of it is sent.
+func TestPipelineFollowsAPromotion(t *testing.T) {
+	promoted := func(w *world) {
+		w.pg.facts.Timeline, w.pg.facts.History = 2, []replication.Switch{{Timeline: 1, LSN: 200}}
+	}
+	story(t, func(w *world, p *Pipeline) {
+		promoted(w)
+		l := live(p)
+		(<-w.pg.sources).put(batch(transaction(210, "a")))
+		elapse(p.cfg.CheckpointInterval)
+		if r := w.kafka.record(); r.Timeline != 2 {
+			t.Errorf("the checkpoint is on timeline %d", r.Timeline)
+		}
+		_ = l.stop()
+		expectJournal(t, w, "destination", "marks", "dial", "start", "open", "commit 100 through 0", "streaming", "send 1", "commit 215 through 1", "confirm 215", "flowing", "session closed", "source closed")
+	})
+	unreadable := errors.New("unreadable")
+	for name, c := range map[string]struct {
+		prepare func(*fakeSession)
+		want    func(error) bool
+	}{
+		"Kafka holds what was lost":       {func(s *fakeSession) { s.newest = outbox.Position{Generation: 1, Commit: 200} }, func(err error) bool { return conditionOf(err) == "timeline_diverged" }},
+		"Kafka can't be looked into":      {func(s *fakeSession) { s.newestErr = unreadable }, func(err error) bool { return errors.Is(err, unreadable) }},
+		"the checkpoint can't be written": {func(s *fakeSession) { s.commitErr = func() error { return unreadable } }, func(err error) bool { return errors.Is(err, unreadable) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world, p *Pipeline) {
+				promoted(w)
+				w.kafka.prepare = c.prepare
+				if err := <-live(p).ended; !c.want(err) {
+					t.Error(err)
+				}
+				expectJournal(t, w, "destination", "marks", "dial", "start", "open", "session closed", "source closed")
+			})
+		})
 	}
 }

@@ -112,6 +112,37 @@ func TestSupervisorKeepsTryingCredentialsThatWereGood(t *testing.T) {
 	})
 }
 
+// What the server keeps of a connection that broke off is no other instance: this
+// one is not the standby of anybody, and not ready.
+func TestSupervisorIsNotItsOwnStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.pg.facts.BackendPID = 4242
+		o := operate(t, w)
+		source := <-w.pg.sources
+		synctest.Wait()
+		w.pg.set(func(p *fakePostgres) {
+			slot := *p.facts.Slot
+			slot.Active, slot.HolderName, slot.HolderPID = true, "walpost/trainings", 4242
+			p.facts.Slot, p.facts.BackendPID = &slot, 4243
+		})
+		source.fail(away("postgres_unreachable")())
+		elapse(time.Minute)
+		o.expect(t, Starting, "slot_busy")
+		if o.Status().Ready() {
+			t.Error("ready, and nobody relays")
+		}
+		w.pg.set(func(p *fakePostgres) {
+			slot := *p.facts.Slot
+			slot.HolderPID = 4299 // a real one has taken over
+			p.facts.Slot = &slot
+		})
+		elapse(time.Second)
+		o.expect(t, Standby, "slot_busy")
+		o.mustStop(t)
+	})
+}
+
 func TestSupervisorStandsBy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,6 +22,7 @@ type Supervisor struct {
 
 	// Of the goroutine that runs, which also opens pipelines.
 	accepted map[string]bool // by the condition that refused credentials lead to
+	backend  uint32          // the server's process for the last stream
 	failure  string          // text of the last failure that has no condition
 }
 
@@ -79,7 +82,10 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	s.cfg.Logger.Info("relay starting", "pipeline", s.cfg.Pipeline, "slot", s.cfg.Slot)
 	defer s.gauge.enter(Stopped)
 	for {
-		err := newPipeline(s.cfg, s.gauge, s.hooks()).Run(ctx)
+		p := newPipeline(s.cfg, s.gauge, s.hooks())
+		p.former = s.backend
+		err := p.Run(ctx)
+		s.backend = cmp.Or(p.backend, s.backend)
 		if ctx.Err() != nil {
 			s.farewell(err)
 			return nil
@@ -155,12 +161,19 @@ func (s *Supervisor) judge(err error) *StopError {
 	} else {
 		s.hold(name, err)
 	}
-	if name == "slot_busy" {
+	if isStandby(err) {
 		s.gauge.enter(Standby)
 	} else {
 		s.gauge.enter(Starting)
 	}
 	return nil
+}
+
+// isStandby reports whether another instance is at work, and not merely what a
+// server still keeps of this one.
+func isStandby(err error) bool {
+	var d *doubt
+	return conditionOf(err) == "slot_busy" && (!errors.As(err, &d) || !d.own)
 }
 
 // complain logs a failure that no condition stands for, once for each text.
