@@ -75,7 +75,9 @@ type Session interface {
 	// session goes on after three kinds of error, so that msgs[:n] can still be
 	// settled and committed:
 	//
-	//   - *Rejected: the destination would never accept msgs[n].
+	//   - *Rejected: the destination would never accept msgs[n]. An atomic session
+	//     takes fewer: it leaves out, as far as msgs holds it, the transaction of
+	//     the rejected message, so that what it took may be committed.
 	//   - The destination refuses msgs[n], or a later message of the same
 	//     transaction, for a reason that may pass, such as a missing topic.
 	//   - ctx has ended: the error is, or wraps, context.Cause(ctx). Send may be
@@ -94,7 +96,7 @@ type Session interface {
 	// In a continuous session the caller has found those messages settled. In an
 	// atomic one they are all that were sent, none is sent while Commit runs, and
 	// Commit settles those that are not yet; when it returns nil all of them are
-	// visible.
+	// visible, or become so without any further act of the session.
 	//
 	// Any error, the end of ctx included, ends the session. Whether the commit
 	// took place is unknown then until the next Open.

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -16,6 +17,11 @@ const (
 
 	// recordFormat is the one of message format v2, for sarama's sizes.
 	recordFormat = 2
+
+	// recordOverhead and headerOverhead are what sarama adds at most to keys and
+	// values: varint lengths, deltas, attributes.
+	recordOverhead = 5*binary.MaxVarintLen32 + binary.MaxVarintLen64 + 1
+	headerOverhead = 2 * binary.MaxVarintLen32
 
 	carrierChunk = 64 // carriers made at a time
 )
@@ -68,8 +74,14 @@ func (c *carrier) load(m *outbox.Message, p *partition, now time.Time) {
 // noOffset marks a message whose offset sarama has not filled in.
 const noOffset = -1
 
-// size is at least that of a batch with this message alone, in bytes.
-func (c *carrier) size() int { return batchSize(&c.msg) }
+// sizeOf is what batchSize is of the message that carries m.
+func sizeOf(m *outbox.Message) int {
+	size := batchOverhead + recordOverhead + len(m.Key) + len(m.Value)
+	for i := range m.Headers {
+		size += headerOverhead + len(m.Headers[i].Key) + len(m.Headers[i].Value)
+	}
+	return size
+}
 
 // batchSize is at least the size of a batch with msg alone, in bytes, as the
 // broker counts it.

@@ -111,14 +111,28 @@ func (c Config) eventConfig(d *dialer) *sarama.Config {
 	return conf
 }
 
-// marksConfig is the marks producer's. inError reports that its transaction
-// can't be committed any more. Retries are then made without a wait: sarama
-// repeats even a batch that it may not add to the transaction, and a fenced
-// producer would report it only after all retries.
+// transactionConfig is that of an atomic session's producer: it carries events
+// like the event producer and commits like the marks producer.
+func (c Config) transactionConfig(d *dialer, inError func() bool) *sarama.Config {
+	conf := c.eventConfig(d)
+	c.makeTransactional(conf, d, inError, c.TransactionTimeout)
+	return conf
+}
+
+// marksConfig is the marks producer's.
 func (c Config) marksConfig(d *dialer, inError func() bool) *sarama.Config {
 	conf := c.producerConfig(d)
 	conf.ChannelBufferSize = 16 // there are only a few marks at a time
 	conf.Producer.MaxMessageBytes = marksMaxMessageBytes
+	c.makeTransactional(conf, d, inError, markTxnTimeout)
+	return conf
+}
+
+// makeTransactional adds what a producer with transactions needs. inError reports
+// that its transaction can't be committed any more. Retries are then made without
+// a wait: sarama repeats even a batch that it may not add to the transaction, and
+// a fenced producer would report it only after all retries.
+func (c Config) makeTransactional(conf *sarama.Config, d *dialer, inError func() bool, timeout time.Duration) {
 	conf.Producer.Retry.BackoffFunc = d.pace(func(retries int) time.Duration {
 		if inError() {
 			return 0
@@ -126,10 +140,9 @@ func (c Config) marksConfig(d *dialer, inError func() bool) *sarama.Config {
 		return produceWait(retries)
 	})
 	conf.Producer.Transaction.ID = c.TransactionalID
-	conf.Producer.Transaction.Timeout = markTxnTimeout
+	conf.Producer.Transaction.Timeout = timeout
 	conf.Producer.Transaction.Retry.Max = txnRetries
 	conf.Producer.Transaction.Retry.BackoffFunc = d.pace(txnBackoff)
-	return conf
 }
 
 func produceWait(retries int) time.Duration {

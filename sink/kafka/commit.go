@@ -6,54 +6,44 @@ import (
 	"maps"
 )
 
-// Commit implements [sink.Session]. If floors have moved, it writes the floors
-// mark in the same transaction.
+// ledger is how a session commits, which is what its two kinds do differently.
+type ledger interface {
+	// begin is called before each message is given to the producer.
+	begin() error
+
+	// introduce is called after a topic's floors have been prepared and before
+	// the first write to it: what has moved is not in the floors mark yet.
+	introduce(ctx context.Context) error
+
+	// taken is how many messages of a call are taken if msgs[rejected] is not;
+	// first is where the transaction of that message begins.
+	taken(first, rejected int) int
+
+	// commit implements Session.Commit.
+	commit(ctx context.Context, through uint64, marks map[string][]byte) error
+
+	// discard gives up what is not committed. It is called once everything sent
+	// is settled, for a session that works and is to be closed.
+	discard() error
+
+	// explain adds to an error of the event producer what the ledger knows.
+	explain(err error) error
+}
+
+// Commit implements [sink.Session].
 func (s *session) Commit(ctx context.Context, through uint64, marks map[string][]byte) error {
 	if _, taken := marks[floorsMark]; taken {
 		return s.fail(fmt.Errorf("kafka session: the mark %q is the sink's own", floorsMark))
 	}
-	return s.writeMarks(ctx, marks, func() ([]byte, error) { return s.floors.advance(through) })
+	return s.ledger.commit(ctx, through, marks)
 }
 
-// commitAnew makes marks durable and deletes the floors mark. It is for a session
-// that sends nothing.
-func (s *session) commitAnew(ctx context.Context, marks map[string][]byte) error {
-	all := map[string][]byte{}
-	maps.Copy(all, marks)
-	all[floorsMark] = nil // a null value deletes
-	return s.writeMarks(ctx, all, func() ([]byte, error) { return nil, nil })
-}
-
-// writeMarks commits marks, and the floors mark that encode returns (nil:
-// unchanged), in one transaction. It calls encode once it holds the producer, so
-// that floors marks are written in the order they were encoded.
-func (s *session) writeMarks(ctx context.Context, marks map[string][]byte, encode func() ([]byte, error)) error {
-	defer s.failAtEndOf(ctx, "write the checkpoint")()
-	select {
-	case s.marks.sem <- struct{}{}:
-		defer func() { <-s.marks.sem }()
-	case <-s.done:
-	}
-	if ctx.Err() != nil {
-		return s.fail(context.Cause(ctx)) // failAtEndOf may be about to
-	}
-	if s.over.Load() {
-		return s.ended()
-	}
-	floors, err := encode()
-	if err != nil {
-		return s.fail(err)
-	}
+// withFloors adds the floors mark; nil is an unchanged one.
+func withFloors(marks map[string][]byte, floors []byte) map[string][]byte {
 	all := make(map[string][]byte, len(marks)+1)
 	maps.Copy(all, marks)
 	if floors != nil {
 		all[floorsMark] = floors
 	}
-	if len(all) == 0 {
-		return nil
-	}
-	if err := s.marks.write(all); err != nil {
-		return s.fail(err)
-	}
-	return nil
+	return all
 }

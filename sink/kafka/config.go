@@ -22,7 +22,19 @@ type Config struct {
 	// Default walpost.<pipeline>.
 	ClientID string
 
-	// TransactionalID is that of the marks producer. Two processes with the
+	// Atomic makes the sink atomic: events and marks become visible together,
+	// in Kafka transactions. A pipeline may change it between sessions.
+	Atomic bool
+
+	// TransactionTimeout is how long a transaction of an atomic session may be
+	// open before the coordinator aborts it, which ends the session. Until then
+	// a relay that died hides from read_committed consumers what others write
+	// behind its records. It must not exceed the brokers'
+	// transaction.max.timeout.ms (15 minutes by default). Default 60s.
+	TransactionTimeout time.Duration
+
+	// TransactionalID is that of the marks producer, or of an atomic session's
+	// only one. Two processes with the
 	// same id fence one another, so that a pipeline's marks have one writer.
 	// Default walpost.<pipeline>.
 	TransactionalID string
@@ -35,7 +47,8 @@ type Config struct {
 	// MaxMessageBytes bounds a batch of events, and so an event, as the broker
 	// counts it. It must not exceed the max.message.bytes of any topic written
 	// to: the broker refuses a batch as a whole. A message that would not fit
-	// is rejected before it is sent. The marks have a limit of their own.
+	// is rejected before it is sent. The marks have a limit of their own, but for
+	// those of an atomic session, which go through the same producer.
 	// Default 1048588, which is the broker's.
 	MaxMessageBytes int
 
@@ -121,6 +134,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxMessageBytes, brokerMaxMessageBytes)
 	setDefault(&c.Topics.Partitions, -1)
 	setDefault(&c.Topics.ReplicationFactor, -1)
+	setDefault(&c.TransactionTimeout, time.Minute)
 	setDefault(&c.DialTimeout, 3*time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.StallTimeout, 20*time.Second)
@@ -178,7 +192,7 @@ func (c Config) validate() error {
 		{c.MaxMessageBytes < minMaxMessageBytes, fmt.Sprintf("max message bytes is %d, at least %d are needed", c.MaxMessageBytes, minMaxMessageBytes)},
 		{c.Topics.Partitions < -1, fmt.Sprintf("%d partitions: want a positive number, or -1 for the broker's default", c.Topics.Partitions)},
 		{c.Topics.ReplicationFactor < -1, fmt.Sprintf("replication factor %d: want a positive number, or -1 for the broker's default", c.Topics.ReplicationFactor)},
-		{c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
+		{c.TransactionTimeout < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
 	}
 	errs := []error{checkTopicName(c.CheckpointTopic)}
 	for _, check := range checks {

@@ -1,9 +1,10 @@
-// Package kafka is the sink that publishes to Apache Kafka with sarama's
-// idempotent producer and keeps its marks in a compacted topic.
+// Package kafka is the sink that publishes to Apache Kafka with sarama and keeps
+// its marks in a compacted topic. It is of either kind, as Config.Atomic says; a
+// ledger holds what the kinds do differently.
 //
-// # Two producers
+// # Continuous: two producers
 //
-// A session holds two, because sarama can't produce outside a transaction with
+// A continuous session holds two, because sarama can't produce outside a transaction with
 // a producer that has a transactional id:
 //
 //   - The event producer is idempotent, acks=all, one request in flight per
@@ -12,6 +13,22 @@
 //     Open does, fences every earlier session of the same transactional id, so
 //     that the marks read after it can't change any more. Each Commit is one
 //     small transaction on the pipeline's checkpoint topic.
+//
+// # Atomic: one producer
+//
+// The producer of an atomic session has the same transactional id, so that
+// sessions of both kinds fence one another. Its InitProducerId comes before the
+// marks are read; it also ends what a predecessor left open. The first message
+// after a commit begins a transaction. Commit gives the marks to the producer
+// right behind the events, without waiting for acknowledgements, and commits:
+// what drain has not settled by then is settled before Commit returns. What was
+// sent and not committed is aborted by Close, by the successor, or by the
+// coordinator after TransactionTimeout. Until then it holds the last stable
+// offset of its partitions back.
+//
+// A consumer sees a transaction when the coordinator has written its markers to
+// all partitions, soon after Commit has returned. One that reads several
+// partitions may meet them at different moments.
 //
 // # Goroutines
 //
@@ -24,9 +41,10 @@
 //     cluster does not answer while idle.
 //
 // Send runs in its caller's goroutine; only it uses the topics map, the
-// per-partition counts and the tails. What it skips it hands over to drain. Send and Commit both use the marks producer, which a
-// semaphore guards. Close takes the lock that Send holds, so that nobody sends
-// to a producer that is being shut down.
+// per-partition counts and the tails. What it skips it hands over to drain. In a
+// continuous session Send and Commit both use the marks producer, which a
+// semaphore guards; in an atomic one Commit takes the lock that Send holds. Close
+// takes it, too, so that nobody sends to a producer that is being shut down.
 //
 // # Life of a carrier
 //
@@ -48,6 +66,12 @@
 // zero by then, so that the messages still inside sarama fail at once. The relay
 // starts again after the last message up to which all are settled.
 //
+// In an atomic session the coordinator's refusals are such errors as well. A
+// producer is never used again after one, though sarama would: the outcome of a
+// commit is unknown until the next session has read the marks. A producer is
+// fenced by a successor, or by the coordinator when its transaction was open for
+// longer than TransactionTimeout; the age of the transaction tells which.
+//
 // # Floors
 //
 // Floors say where to look, after a crash, for events that were published but not
@@ -57,7 +81,9 @@
 // this pipeline wrote for an event that is not committed has an offset at or above
 // the floor. A floor may be too low, which costs reading, but never too high.
 // Before the first write to a topic in a session, the floors of all its partitions
-// are in the mark.
+// are in the mark; in an atomic session they get there with the transaction that
+// writes to it first. Floors that have only risen go with a commit at most once a
+// second there.
 //
 // A session is not sent again what is committed, although the source may give it
 // again: see [sink.Session].

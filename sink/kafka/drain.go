@@ -44,7 +44,7 @@ func (d *drain) run() {
 				errs = nil
 				continue
 			}
-			_ = d.s.fail(refusal(err))
+			d.refuse(err)
 		}
 	}
 }
@@ -73,11 +73,14 @@ func (d *drain) gather(first *sarama.ProducerMessage, more <-chan *sarama.Produc
 	}
 }
 
-// take notes a result. A message that was sent while the partition had a tail adds
+// take notes a result, unless it is a mark's. A message that was sent while the partition had a tail adds
 // no point to the floor, and a duplicate neither: the records of later events may
 // be in the tail, below this one's.
 func (d *drain) take(msg *sarama.ProducerMessage) {
-	c := msg.Metadata.(*carrier) // load sets it on every message
+	c, isEvent := msg.Metadata.(*carrier)
+	if !isEvent {
+		return // a mark of a transaction; its commit waits for it
+	}
 	d.seqs = append(d.seqs, c.seq)
 	d.carriers = append(d.carriers, c)
 	p := c.partition
@@ -112,6 +115,9 @@ func (d *drain) settle() {
 
 // report settles unless the session is over.
 func (s *session) report(seqs []uint64, o sink.Outcome) bool {
+	if len(seqs) == 0 {
+		return false
+	}
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	if s.over.Load() {
@@ -126,9 +132,22 @@ func (s *session) report(seqs []uint64, o sink.Outcome) bool {
 	return true
 }
 
+// refuse ends the session because sarama has given up a message. After an error
+// in a transaction sarama refuses whatever it is given, at once and with this
+// error, while it may still be repeating the batch that had the error, whose
+// refusal then tells more.
+func (d *drain) refuse(e *sarama.ProducerError) {
+	if !errors.Is(e.Err, sarama.ErrTransactionNotReady) {
+		_ = d.s.fail(d.s.ledger.explain(d.s.refusal(e)))
+	}
+}
+
 // refusal is the session error for a message that sarama has given up.
-func refusal(e *sarama.ProducerError) error {
-	c := e.Msg.Metadata.(*carrier) // load sets it on every message
+func (s *session) refusal(e *sarama.ProducerError) error {
+	c, isEvent := e.Msg.Metadata.(*carrier)
+	if !isEvent {
+		return s.marks.refused(s.marks.writing(), e.Err)
+	}
 	op := fmt.Sprintf("publish to %s/%d", c.partition.topic, c.partition.number)
 	if !refusesRecord(e.Err) {
 		return classify(op, e.Err)

@@ -21,7 +21,8 @@ const (
 	condDiverged          = "history_diverged"
 	// condTakenOver is reported by a fenced producer: another relay of this
 	// pipeline works, and this one is its standby. A relay is also fenced when
-	// its own commit outlived the transaction timeout. Then it looks like a
+	// its own transaction outlived its timeout, which only an atomic session can
+	// tell. Then it looks like a
 	// standby too, although nobody else works, but only for the backoff until
 	// its next attempt: that finds the slot free and streams, or reports what is
 	// really wrong.
@@ -59,9 +60,9 @@ func classify(op string, err error) error {
 	err = firstCause(err)
 	f := &failure{op: op, err: err}
 	switch {
-	case isAny(err, sarama.ErrProducerFenced, sarama.ErrInvalidProducerEpoch):
-		// sarama has no text for the first.
-		f.err = fmt.Errorf("fenced: another relay of this pipeline has taken over (or a commit outlived its transaction timeout): %w", err)
+	case isFenced(err):
+		// sarama has no text for one of them.
+		f.err = fmt.Errorf("fenced: another relay of this pipeline has taken over (or a transaction outlived its timeout): %w", err)
 		f.condition = condTakenOver
 	case isAny(err, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrTransactionalIDAuthorizationFailed,
 		sarama.ErrGroupAuthorizationFailed, sarama.ErrSASLAuthenticationFailed, sarama.ErrUnsupportedSASLMechanism, sarama.ErrIllegalSASLState):
@@ -70,6 +71,11 @@ func classify(op string, err error) error {
 		f.condition = condTopicMissing
 	case isAny(err, sarama.ErrNotEnoughReplicas, sarama.ErrNotEnoughReplicasAfterAppend):
 		f.condition = condStalled
+	case isAny(err, sarama.ErrInvalidProducerIDMapping, sarama.ErrUnknownProducerID):
+		f.err = fmt.Errorf("the brokers no longer know the producer, which has been idle for long (transactional.id.expiration.ms, producer.id.expiration.ms): %w", err)
+	case isAny(err, sarama.ErrInvalidTransactionTimeout):
+		f.remedy = "lower the transaction timeout, or raise transaction.max.timeout.ms of the brokers"
+		f.final = true
 	case errors.As(err, &misconfigured):
 		f.err = fmt.Errorf("refused by the Kafka client itself: %w", err)
 		f.remedy = "correct the kafka setting that the error names; if walpost has no such setting, report it as a bug"
@@ -79,6 +85,12 @@ func classify(op string, err error) error {
 		f.condition = condUnreachable
 	}
 	return f
+}
+
+// isFenced reports whether err says that the producer's epoch or its transaction
+// is over: a successor has ended it, or the coordinator, for having timed out.
+func isFenced(err error) bool {
+	return isAny(err, sarama.ErrProducerFenced, sarama.ErrInvalidProducerEpoch, sarama.ErrInvalidTxnState)
 }
 
 // isAnswer reports whether err is an error code from a broker, which therefore

@@ -24,6 +24,8 @@ func TestErrorsHaveAMeaning(t *testing.T) {
 		{sarama.ErrUnknownTopicOrPartition, condTopicMissing},
 		{sarama.ErrProducerFenced, condTakenOver},
 		{sarama.ErrInvalidProducerEpoch, condTakenOver},
+		{sarama.ErrInvalidTxnState, condTakenOver},
+		{sarama.ErrInvalidProducerIDMapping, ""},
 		{sarama.ErrNotEnoughReplicas, condStalled},
 		{sarama.ErrOutOfBrokers, condUnreachable},
 		{sarama.ErrLeaderNotAvailable, condUnreachable},

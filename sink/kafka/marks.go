@@ -18,6 +18,7 @@ type marksStore struct {
 	cfg      Config
 	client   sarama.Client
 	producer sarama.SyncProducer // nil where the marks are only read
+	fenced   bool                // nobody else can write them any more
 
 	// sem, of capacity 1, guards the producer, which has one transaction at a
 	// time. It is a channel so that waiting can be given up.
@@ -48,14 +49,13 @@ func fenceMarks(cfg Config, d *dialer) (*marksStore, error) {
 		m.close()
 		return nil, classify("take over transactional id "+cfg.TransactionalID, err)
 	}
+	m.fenced = true
 	return m, nil
 }
 
 // inError reports that the current transaction has failed. sarama's producer
 // calls it, so m.producer is set by then.
-func (m *marksStore) inError() bool {
-	return m.producer.TxnStatus()&sarama.ProducerTxnFlagInError != 0
-}
+func (m *marksStore) inError() bool { return inError(m.producer) }
 
 func (m *marksStore) close() {
 	if m.producer != nil {
@@ -88,7 +88,7 @@ func (m *marksStore) read() (map[string][]byte, error) {
 		}
 		marks[string(r.Key)] = bytes.Clone(r.Value)
 	})
-	if m.producer == nil && errors.Is(err, errOpenTransaction) {
+	if !m.fenced && errors.Is(err, errOpenTransaction) {
 		return marks, nil
 	}
 	if err != nil {
@@ -97,13 +97,13 @@ func (m *marksStore) read() (map[string][]byte, error) {
 	return marks, nil
 }
 
-// patience is how long a reader waits for an open transaction to end. With a
-// producer, fencing has ended the predecessor's transaction already. Without one,
+// patience is how long a reader waits for an open transaction to end. Fencing
+// has ended the predecessor's already. Without it,
 // the reader gives an acknowledged commit time to become visible, but does not
 // wait for the coordinator to abort a dead relay's transaction: those marks were
 // never durable.
 func (m *marksStore) patience() time.Duration {
-	if m.producer == nil {
+	if !m.fenced {
 		return min(unfencedPatience, m.cfg.StallTimeout)
 	}
 	return m.cfg.StallTimeout
@@ -113,17 +113,10 @@ const unfencedPatience = 500 * time.Millisecond
 
 // write commits marks in one transaction. The caller holds sem.
 func (m *marksStore) write(marks map[string][]byte) error {
-	op := "write the checkpoint to topic " + m.cfg.CheckpointTopic
-	records := m.records(marks)
-	for _, record := range records {
-		if size := batchSize(record); size > marksMaxMessageBytes {
-			return &failure{
-				op:     op,
-				err:    fmt.Errorf("mark %s takes up to %d bytes as a Kafka batch, the limit is %d", record.Key, size, marksMaxMessageBytes),
-				remedy: tooManyPartitions,
-				final:  true,
-			}
-		}
+	op := m.writing()
+	records, err := m.records(marks, marksMaxMessageBytes)
+	if err != nil {
+		return err
 	}
 	if err := m.producer.BeginTxn(); err != nil {
 		return classify(op, err)
@@ -155,14 +148,27 @@ func (m *marksStore) refused(op string, err error) error {
 	}
 }
 
-func (m *marksStore) records(marks map[string][]byte) []*sarama.ProducerMessage {
+// records makes a record of each mark, of at most limit bytes as a batch.
+func (m *marksStore) records(marks map[string][]byte, limit int) ([]*sarama.ProducerMessage, error) {
 	records := make([]*sarama.ProducerMessage, 0, len(marks))
 	for _, name := range slices.Sorted(maps.Keys(marks)) {
 		record := &sarama.ProducerMessage{Topic: m.cfg.CheckpointTopic, Key: sarama.StringEncoder(name)}
 		if value := marks[name]; value != nil {
 			record.Value = sarama.ByteEncoder(value)
 		}
+		if size := batchSize(record); size > limit {
+			return nil, &failure{
+				op:     m.writing(),
+				err:    fmt.Errorf("mark %s takes up to %d bytes as a Kafka batch, the limit is %d", name, size, limit),
+				remedy: tooManyPartitions,
+				final:  true,
+			}
+		}
 		records = append(records, record)
 	}
-	return records
+	return records, nil
+}
+
+func (m *marksStore) writing() string {
+	return "write the checkpoint to topic " + m.cfg.CheckpointTopic
 }

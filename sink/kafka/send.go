@@ -53,52 +53,69 @@ func (s *session) Send(ctx context.Context, msgs []outbox.Message) (int, error) 
 	if err := s.recall(ctx, msgs); err != nil {
 		return 0, err
 	}
-	n, unready := s.ready(ctx, msgs)
+	n, refused := s.place(ctx, msgs)
 	now := time.Now()
 	for i := range msgs[:n] {
 		if s.over.Load() {
 			return i, s.ended()
 		}
-		if err := s.send(ctx, &msgs[i], now); err != nil {
+		if err := s.send(ctx, &msgs[i], s.places[i], now); err != nil {
 			return i, err
 		}
 	}
-	return n, unready
+	return n, refused
 }
 
-// ready prepares the messages' topics and returns how many messages may be
-// sent. If a topic can't be prepared, none of the transaction's messages may be
-// sent: the whole transaction comes again with every attempt, and those of its
-// events that go to other topics would be published again each time.
-func (s *session) ready(ctx context.Context, msgs []outbox.Message) (int, error) {
+// place finds the partition of each message, after preparing the topics, and
+// returns how many messages may be sent; with an error, these are the ones before
+// the message that is refused, or less: see before.
+func (s *session) place(ctx context.Context, msgs []outbox.Message) (int, error) {
+	s.places = s.places[:0]
 	first := 0 // of the transaction
+	var t *topic
 	for i := range msgs {
-		if msgs[i].Pos.Commit != msgs[first].Pos.Commit {
+		m := &msgs[i]
+		if m.Pos.Commit != msgs[first].Pos.Commit {
 			first = i
 		}
-		if i > 0 && msgs[i].Topic == msgs[i-1].Topic {
-			continue
+		if t == nil || m.Topic != msgs[i-1].Topic {
+			var err error
+			if t, err = s.topicOf(ctx, m); err != nil {
+				return s.before(first, i, err), err
+			}
 		}
-		_, err := s.topicOf(ctx, &msgs[i])
-		var rejected *sink.Rejected
-		if err != nil && !errors.As(err, &rejected) { // send reports the rejection when it gets to the message
-			return first, err
+		p, err := s.admit(t, m)
+		if err != nil {
+			return s.before(first, i, err), err
 		}
+		s.places = append(s.places, p)
 	}
 	return len(msgs), nil
 }
 
-func (s *session) send(ctx context.Context, m *outbox.Message, now time.Time) error {
-	t, err := s.topicOf(ctx, m)
-	if err != nil {
-		return err
+// before is how many messages may be sent if one is refused because of err, in a
+// transaction that begins with message first. If the reason may pass, none of that
+// transaction's may: it comes again with every attempt, and those of its events
+// that go to other topics would be published again each time.
+func (s *session) before(first, refused int, err error) int {
+	var rejected *sink.Rejected
+	if errors.As(err, &rejected) {
+		return s.ledger.taken(first, refused)
 	}
-	p, err := t.pick(m)
-	if err != nil {
-		return err
+	return first
+}
+
+// admit returns the partition of m, or why Kafka would never accept it.
+func (s *session) admit(t *topic, m *outbox.Message) (*partition, error) {
+	if size := sizeOf(m); size > s.cfg.MaxMessageBytes {
+		return nil, reject(m, fmt.Errorf("it takes up to %d bytes as a Kafka batch, the limit is %d", size, s.cfg.MaxMessageBytes))
 	}
+	return t.pick(m)
+}
+
+func (s *session) send(ctx context.Context, m *outbox.Message, p *partition, now time.Time) error {
 	if p.unread || p.tail != nil {
-		duplicate, err := s.isDuplicate(ctx, t, p, m)
+		duplicate, err := s.isDuplicate(ctx, s.topics[p.topic], p, m)
 		if err != nil {
 			return err
 		}
@@ -110,12 +127,11 @@ func (s *session) send(ctx context.Context, m *outbox.Message, now time.Time) er
 	if p.sent >= s.cfg.renewAfter {
 		return s.renew(ctx, p)
 	}
+	if err := s.ledger.begin(); err != nil {
+		return s.fail(err)
+	}
 	c := s.spares.take()
 	c.load(m, p, now)
-	if size := c.size(); size > s.cfg.MaxMessageBytes {
-		s.spares.putBack(c)
-		return reject(m, fmt.Errorf("it takes up to %d bytes as a Kafka batch, the limit is %d", size, s.cfg.MaxMessageBytes))
-	}
 	return s.enqueue(ctx, c)
 }
 
@@ -182,8 +198,8 @@ func (s *session) topicOf(ctx context.Context, m *outbox.Message) (*topic, error
 }
 
 // prepare finds or creates a topic and makes sure that the floors of all its
-// partitions are in the floors mark before the first write, and the routing: one
-// offset lookup per new partition, then one transaction.
+// partitions, and the routing, are in the floors mark before the first write
+// counts: one offset lookup per new partition, then what the ledger does.
 func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	defer s.failAtEndOf(ctx, "prepare topic "+name)()
 	meta, err := s.sink.ensureTopic(ctx, s.dialer, name, s.cfg.Topics.detail())
@@ -196,9 +212,7 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	// This writes only what is not in the mark yet.
-	err = s.writeMarks(ctx, nil, func() ([]byte, error) { return s.floors.advance(0) })
-	if err != nil {
+	if err := s.ledger.introduce(ctx); err != nil {
 		return nil, err
 	}
 	t := &topic{partitions: make([]*partition, len(floors)), spread: s.floors.spreadOf(name)}

@@ -6,28 +6,27 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/IBM/sarama"
-
 	"github.com/walpost/walpost/sink"
 )
 
 // session implements [sink.Session]. See the package doc for who owns what.
 type session struct {
+	*connection
+
 	sink   *Sink
 	cfg    Config
 	dialer *dialer
 	settle sink.Settle
 	floors *floors
-	marks  *marksStore
-	client sarama.Client // the event producer's
+	ledger ledger
 
-	producer sarama.AsyncProducer
 	carriers freeList
 
-	// sending is held by Send. Close takes it, so that no Send passes a message
-	// to a producer that has been shut down.
+	// sending is held by Send, and by Commit in an atomic session. Close takes
+	// it, so that nobody passes a message to a producer that has been shut down.
 	sending sync.Mutex
 	topics  map[string]*topic // under sending
+	places  []*partition      // under sending: of the messages of one Send
 	spares  spares            // under sending
 	skipped []uint64          // under sending: duplicates not yet handed over
 	tail    *tail             // under sending: of all topics, where they make one
@@ -135,6 +134,9 @@ func (s *session) shutDown(ctx context.Context) error {
 	stop := s.failAtEndOf(ctx, "close the session")
 	s.sending.Lock() // waits for Send; a later Send finds the session over
 	err := s.flush(ctx)
+	if err == nil {
+		err = s.ledger.discard()
+	}
 	if err == nil {
 		s.end(nil)
 	} else {

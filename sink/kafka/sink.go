@@ -32,7 +32,7 @@ func New(cfg Config) (*Sink, error) {
 }
 
 // Atomic implements [sink.Sink].
-func (s *Sink) Atomic() bool { return false }
+func (s *Sink) Atomic() bool { return s.cfg.Atomic }
 
 // Marks implements [sink.Sink]. Without a checkpoint topic there are none.
 func (s *Sink) Marks(ctx context.Context) (map[string][]byte, error) {
@@ -64,16 +64,19 @@ func (s *Sink) readMarks(ctx context.Context, d *dialer) (map[string][]byte, err
 // WriteMarks fences every session of the pipeline and makes marks durable. In
 // the same transaction it deletes the sink's own floors mark: from then on every
 // topic is accepted as it is, also one that was deleted and created again. It is
-// for `walpost init`, and gives up after 30 s.
+// for `walpost init`, and gives up after 30 s. A continuous session does it, which
+// fences atomic ones too.
 func (s *Sink) WriteMarks(ctx context.Context, marks map[string][]byte) error {
 	late := &failure{op: "write the checkpoint", err: fmt.Errorf("not done within %s", s.cfg.writeTimeout), condition: condUnreachable}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.writeTimeout, late)
 	defer cancel()
-	session, _, err := s.openSession(ctx, func([]uint64, sink.Outcome) {})
+	writer := &Sink{cfg: s.cfg}
+	writer.cfg.Atomic = false
+	session, _, err := writer.openSession(ctx, func([]uint64, sink.Outcome) {})
 	if err != nil {
 		return err
 	}
-	if err := session.commitAnew(ctx, marks); err != nil {
+	if err := (continuous{session}).commitAnew(ctx, marks); err != nil {
 		_ = session.Close(ctx) // the commit's error says more
 		return err
 	}
@@ -111,21 +114,25 @@ func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*sessio
 	if err := s.checkCheckpointTopic(ctx, d); err != nil {
 		return nil, nil, err
 	}
-	store, err := fenceMarks(s.cfg, d)
+	connect := connectContinuous
+	if s.cfg.Atomic {
+		connect = connectTransactional
+	}
+	conn, err := connect(s.cfg, d)
 	if err != nil {
 		return nil, nil, err
 	}
-	session, marks, err := s.start(d, store, settle)
+	session, marks, err := s.start(d, conn, settle)
 	if err != nil {
-		d.cut() // so that closing the store does not wait for the network
-		store.close()
+		d.cut() // so that closing does not wait for the network
+		conn.close()
 		return nil, nil, err
 	}
 	return session, marks, nil
 }
 
-func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session, map[string][]byte, error) {
-	marks, err := store.read()
+func (s *Sink) start(d *dialer, conn *connection, settle sink.Settle) (*session, map[string][]byte, error) {
+	marks, err := conn.marks.read()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,29 +142,22 @@ func (s *Sink) start(d *dialer, store *marksStore, settle sink.Settle) (*session
 	}
 	floors.route(s.cfg.Routing)
 	delete(marks, floorsMark)
-	client, err := sarama.NewClient(s.cfg.Brokers, s.cfg.eventConfig(d))
-	if err != nil {
-		return nil, nil, classify("connect to Kafka", err)
-	}
-	producer, err := sarama.NewAsyncProducerFromClient(client)
-	if err != nil {
-		_ = client.Close()
-		return nil, nil, classify("start the event producer", err)
-	}
 	session := &session{
+		connection: conn,
 		sink:       s,
 		cfg:        s.cfg,
 		dialer:     d,
 		settle:     settle,
 		floors:     floors,
-		marks:      store,
-		client:     client,
-		producer:   producer,
 		topics:     map[string]*topic{},
 		duplicates: make(chan []uint64),
 		moved:      make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		closing:    make(chan struct{}),
+	}
+	session.ledger = continuous{session}
+	if s.cfg.Atomic {
+		session.ledger = &transactional{s: session}
 	}
 	session.spares.list = &session.carriers
 	session.workers.Go(func() { newDrain(session).run() })

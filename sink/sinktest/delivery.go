@@ -19,9 +19,9 @@ func orderPerPartition(t *testing.T, h Harness) {
 	p.send(t, msgs[:1]...)
 	p.send(t, msgs[1:300]...)
 	p.send(t, msgs[300:]...)
-	p.awaitSettled(t, 500)
+	p.show(t, 500)
 
-	got := h.Published(t, topic)
+	got := h.await(t, topic, 500)
 	if diff := cmp.Diff(valuesByKey(msgs), byKey(got)); diff != "" {
 		t.Errorf("values by key (-sent +published):\n%s", diff)
 	}
@@ -51,8 +51,8 @@ func settledIsPublished(t *testing.T, h Harness) {
 	p, _ := open(t, h, "orders")
 	for i := range 20 {
 		p.send(t, message(topic, "k", i))
-		p.awaitSettled(t, uint64(i+1)) // #nosec G115 -- small
-		if got := len(h.Published(t, topic)); got != i+1 {
+		p.show(t, uint64(i+1)) // #nosec G115 -- small
+		if got := len(h.await(t, topic, i+1)); got != i+1 {
 			t.Fatalf("%d messages are settled, a consumer finds %d", i+1, got)
 		}
 	}
@@ -86,8 +86,8 @@ func payloadsUnaltered(t *testing.T, h Harness) {
 		}
 		want = append(want, r)
 	}
-	p.awaitSettled(t, p.seq)
-	if diff := cmp.Diff(want, h.Published(t, topic), cmp.Comparer(sameBytes)); diff != "" {
+	p.show(t, p.seq)
+	if diff := cmp.Diff(want, h.await(t, topic, len(want)), cmp.Comparer(sameBytes)); diff != "" {
 		t.Errorf("records (-sent +published):\n%.2000s", diff)
 	}
 }
@@ -104,10 +104,10 @@ func partitionByHashKey(t *testing.T, h Harness) {
 		m.Value = m.HashKey
 		p.send(t, m)
 	}
-	p.awaitSettled(t, 100)
+	p.show(t, 100)
 
 	at := map[string]int32{}
-	for _, r := range h.Published(t, topic) {
+	for _, r := range h.await(t, topic, 100) {
 		if first, seen := at[string(r.Value)]; seen && first != r.Partition {
 			t.Errorf("hash key %s went to partitions %d and %d", r.Value, first, r.Partition)
 		}
@@ -125,8 +125,8 @@ func partitionExplicit(t *testing.T, h Harness) {
 		want[m.Partition] = append(want[m.Partition], string(m.Value))
 		p.send(t, m)
 	}
-	p.awaitSettled(t, 30)
-	if diff := cmp.Diff(want, byPartition(h.Published(t, topic))); diff != "" {
+	p.show(t, 30)
+	if diff := cmp.Diff(want, byPartition(h.await(t, topic, 30))); diff != "" {
 		t.Errorf("values by partition (-sent +published):\n%s", diff)
 	}
 }

@@ -20,7 +20,8 @@ type Harness struct {
 	Topic func(t *testing.T, partitions int32) string
 
 	// Published returns everything a consumer of the topic finds now, each
-	// partition's records in order. What was settled must be among it.
+	// partition's records in order, of an atomic sink what is committed. What
+	// was settled, or committed, is among it, or will soon be.
 	Published func(t *testing.T, topic string) []Record
 
 	// Poison changes a message into one that the destination would never
@@ -42,16 +43,31 @@ type Header struct {
 	Value []byte // nil: null
 }
 
-// Run runs the suite; each story gets a harness of its own.
+// Run runs the suite; each story gets a harness of its own. All sinks it makes
+// are of one kind.
 func Run(t *testing.T, harness func(t *testing.T) Harness) {
 	t.Helper()
-	stories := []struct {
-		name string
-		tell func(t *testing.T, h Harness)
-	}{
+	told := stories()
+	if harness(t).Process(t, "kind").Atomic() {
+		told = append(told, atomicStories()...)
+	} else {
+		told = append(told, continuousStories()...)
+	}
+	for _, story := range told {
+		t.Run(story.name, func(t *testing.T) { story.tell(t, harness(t)) })
+	}
+}
+
+type story struct {
+	name string
+	tell func(t *testing.T, h Harness)
+}
+
+func stories() []story {
+	return []story{
 		{"messages of a partition keep their order", orderPerPartition},
 		{"every message is settled exactly once", settledOnce},
-		{"a settled message is published", settledIsPublished},
+		{"what is settled, or committed, is published", settledIsPublished},
 		{"what is null, empty or binary stays so", payloadsUnaltered},
 		{"the hash key decides the partition", partitionByHashKey},
 		{"an explicit partition is obeyed", partitionExplicit},
@@ -61,8 +77,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"there are no marks before the first", marksOfNothing},
 		{"a new session fences the old one", fencing},
 		{"pipelines keep their own marks", pipelinesApart},
-		{"commit and send run beside each other", commitBesideSend},
-		{"close flushes and settles", closeFlushes},
+		{"close settles everything", closeSettles},
 		{"close gives up when its context has ended", closeAbandons},
 		{"a closed session takes nothing", closedTakesNothing},
 		{"a session can follow another", sessionAfterSession},
@@ -73,8 +88,23 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"a context that ends under way keeps what was taken", sendContextEnds},
 		{"a commit whose context has ended ends the session", commitEndedContext},
 	}
-	for _, story := range stories {
-		t.Run(story.name, func(t *testing.T) { story.tell(t, harness(t)) })
+}
+
+func continuousStories() []story {
+	return []story{
+		{"commit and send run beside each other", commitBesideSend},
+	}
+}
+
+func atomicStories() []story {
+	return []story{
+		{"nothing is visible before the commit", invisibleBeforeCommit},
+		{"messages and marks become visible together", visibleTogether},
+		{"a commit settles what was sent", commitSettles},
+		{"what is not committed is gone", uncommittedIsGone},
+		{"a fenced session publishes nothing", fencedPublishesNothing},
+		{"a rejection leaves whole transactions", rejectedLeavesWhole},
+		{"a commit needs no message and no mark", commitOfLittle},
 	}
 }
 
@@ -138,9 +168,34 @@ func (p *process) awaitSettled(t *testing.T, n uint64) {
 	}
 }
 
+// show makes the messages with sequence numbers below n visible, which are all
+// that were sent: it waits until they are settled, and commits in an atomic
+// session.
+func (p *process) show(t *testing.T, n uint64) {
+	t.Helper()
+	p.awaitSettled(t, n)
+	if p.sink.Atomic() {
+		p.commit(t, nil)
+	}
+}
+
 func (p *process) commit(t *testing.T, marks map[string][]byte) {
 	t.Helper()
 	if err := p.Commit(t.Context(), p.settled.prefix(), marks); err != nil {
 		t.Fatalf("commit: %v", err)
+	}
+}
+
+// await returns what a consumer finds once it finds n records.
+func (h Harness) await(t *testing.T, topic string, n int) []Record {
+	t.Helper()
+	for {
+		found := h.Published(t, topic)
+		if len(found) >= n {
+			return found
+		}
+		if t.Context().Err() != nil {
+			t.Fatalf("a consumer finds %d of %d", len(found), n)
+		}
 	}
 }

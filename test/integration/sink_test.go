@@ -16,22 +16,31 @@ import (
 // newest Kafka too.
 func TestSinkOnKafka(t *testing.T) {
 	t.Parallel()
-	sinktest.Run(t, func(t *testing.T) sinktest.Harness {
-		broker := harness.Kafka(t)
-		return sinkHarness(broker, broker.Prefix)
-	})
+	for kind, atomic := range sinkKinds() {
+		t.Run(kind, func(t *testing.T) {
+			sinktest.Run(t, func(t *testing.T) sinktest.Harness {
+				broker := harness.Kafka(t)
+				return sinkHarness(broker, broker.Prefix, atomic)
+			})
+		})
+	}
 }
+
+// sinkKinds says of each kind of sink whether it is atomic.
+func sinkKinds() map[string]bool { return map[string]bool{"continuous": false, "atomic": true} }
 
 // TestOldestKafka: the sink's promises, and the whole way of an event, on the
 // oldest supported release.
 func TestOldestKafka(t *testing.T) {
 	t.Parallel()
 	broker := harness.DedicatedKafka(t, harness.Oldest)
-	t.Run("sink", func(t *testing.T) {
-		sinktest.Run(t, func(*testing.T) sinktest.Harness {
-			return sinkHarness(broker.Broker, harness.Name("story")+".")
+	for kind, atomic := range sinkKinds() {
+		t.Run(kind+" sink", func(t *testing.T) {
+			sinktest.Run(t, func(*testing.T) sinktest.Harness {
+				return sinkHarness(broker.Broker, harness.Name("story")+".", atomic)
+			})
 		})
-	})
+	}
 	t.Run("relay", func(t *testing.T) {
 		p := newPipelineTo(t, harness.Postgres(t, harness.Newest), broker.Broker)
 		p.set("kafka.topics.create", true)
@@ -56,11 +65,11 @@ func TestOldestKafka(t *testing.T) {
 }
 
 // sinkHarness keeps a story's names apart from all others by a prefix.
-func sinkHarness(broker *harness.Broker, prefix string) sinktest.Harness {
+func sinkHarness(broker *harness.Broker, prefix string, atomic bool) sinktest.Harness {
 	return sinktest.Harness{
 		Process: func(t *testing.T, pipeline string) sink.Sink {
 			t.Helper()
-			s, err := kafka.New(kafka.Config{Brokers: []string{broker.Addr}, Pipeline: prefix + pipeline, CheckpointTopic: prefix + pipeline})
+			s, err := kafka.New(kafka.Config{Brokers: []string{broker.Addr}, Pipeline: prefix + pipeline, CheckpointTopic: prefix + pipeline, Atomic: atomic})
 			if err == nil {
 				err = s.EnsureCheckpointTopic(t.Context())
 			}
