@@ -27,14 +27,14 @@ func replicationConfig(cfg *config.Config) replication.Config {
 
 func kafkaSink(cfg *config.Config, log *slog.Logger) (*kafka.Sink, error) {
 	sink, err := kafka.New(kafka.Config{
-		Brokers:         cfg.Kafka.Brokers,
-		Pipeline:        cfg.Pipeline,
-		ClientID:        cfg.Kafka.ClientID,
-		TransactionalID: cfg.Kafka.Checkpoint.TransactionalID,
-		CheckpointTopic: cfg.Kafka.Checkpoint.Topic,
-		MaxMessageBytes: cfg.Kafka.MaxMessageBytes,
-		// Atomic:             cfg.Kafka.Delivery == config.DeliveryExactlyOnce,
-		// TransactionTimeout: cfg.Kafka.TransactionTimeout,
+		Brokers:            cfg.Kafka.Brokers,
+		Pipeline:           cfg.Pipeline,
+		ClientID:           cfg.Kafka.ClientID,
+		TransactionalID:    cfg.Kafka.Checkpoint.TransactionalID,
+		CheckpointTopic:    cfg.Kafka.Checkpoint.Topic,
+		MaxMessageBytes:    cfg.Kafka.MaxMessageBytes,
+		Atomic:             cfg.Kafka.Delivery == config.DeliveryExactlyOnce,
+		TransactionTimeout: cfg.Kafka.TransactionTimeout,
 		Topics: kafka.TopicDefaults{
 			Create:            cfg.Kafka.Topics.Create,
 			Partitions:        int32(cfg.Kafka.Topics.Partitions),        //nolint:gosec // bounded by the configuration's check
