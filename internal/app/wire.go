@@ -41,8 +41,9 @@ func kafkaSink(cfg *config.Config, log *slog.Logger) (*kafka.Sink, error) {
 			ReplicationFactor: int16(cfg.Kafka.Topics.ReplicationFactor), //nolint:gosec // likewise
 			Config:            cfg.Kafka.Topics.Config,
 		},
-		Routing: relay.Fingerprint(tables(cfg)),
-		Logger:  log,
+		CompactedTopics: cfg.Kafka.Topics.AllowCompacted,
+		Routing:         relay.Fingerprint(tables(cfg)),
+		Logger:          log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)

@@ -107,6 +107,7 @@ type Topics struct {
 	Partitions        int               // -1: the broker's default
 	ReplicationFactor int               // -1: the broker's default
 	Config            map[string]string // topic-level settings
+	AllowCompacted    bool
 }
 
 // Limits bound the memory held by events that Kafka has not acknowledged.

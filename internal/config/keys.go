@@ -147,7 +147,10 @@ func kafkaKeys() []key {
 			"Replicas of a topic that walpost creates. With a single replica an acknowledged event is lost with its broker's disk."),
 		leaf("kafka.topics.config", textMap(), "{}",
 			func(c *Config) *map[string]string { return &c.Kafka.Topics.Config },
-			"Topic settings of a topic that walpost creates, such as `min.insync.replicas: 2`. Event topics should not be compacted."),
+			"Topic settings of a topic that walpost creates, such as `min.insync.replicas: 2`."),
+		leaf("kafka.topics.allow_compacted", yesNo(), "false",
+			func(c *Config) *bool { return &c.Kafka.Topics.AllowCompacted },
+			"Whether events may go to topics whose `cleanup.policy` contains `compact`. With `false` the relay stops with exit code 1 before it writes to one. With `true`, an event whose record was compacted away before the checkpoint spoke of it is published again after a restart, with all that follow on its key; and a consumer that lags finds only the newest of a key's events. Compacted topics take no event without a key."),
 	}
 }
 

@@ -55,6 +55,13 @@ type Config struct {
 	// Topics says what to do about a topic that does not exist.
 	Topics TopicDefaults
 
+	// CompactedTopics permits writing events to topics whose cleanup.policy
+	// contains compact; otherwise Send refuses them. Compaction removes the
+	// records by which a successor recognises what is published already, so some
+	// events come twice (see "Tails" in the package doc), and a consumer that
+	// lags misses all but the newest of a key's events. Default false.
+	CompactedTopics bool
+
 	// Routing is a fingerprint of whatever decides which topic and partition an
 	// event goes to, and its id. If a predecessor had another one, what it has
 	// published and not committed is looked up in all topics of the pipeline.

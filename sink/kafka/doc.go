@@ -140,8 +140,10 @@
 // Not recognised, and so published again, are: events whose records retention has
 // removed; those whose records reach the broker only after the tail was read, such
 // as the bytes a killed process had in its sockets, or those of a predecessor that
-// still works because it was paused; events of a compacted topic whose record, or
-// an earlier one of the same key, was compacted away.
+// still works because it was paused; and, in a compacted topic, events whose
+// record was compacted away because their key has a later one, with all later
+// ones of the key: to a successor the first of them is missing. (Such topics need
+// Config.CompactedTopics. What is committed never comes again.)
 // Reading needs the READ permission on the topic. A transaction that another
 // producer holds open there is waited for, up to StallTimeout.
 package kafka

@@ -206,6 +206,9 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.refuseCompacted(ctx, name); err != nil {
+		return nil, err
+	}
 	floors, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
 		return s.offset(ctx, name, p, sarama.OffsetNewest)
 	})
@@ -229,23 +232,30 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 }
 
 // offset asks for the offset of a partition's end (sarama.OffsetNewest) or start
-// (sarama.OffsetOldest). It retries for a while, because
-// brokers may not yet agree on a topic that was just created, or on a leader that
-// has just moved.
+// (sarama.OffsetOldest).
 func (s *session) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
 	var offset int64
-	attempt := func() error {
-		var err error
+	err := s.patiently(ctx, fmt.Sprintf("find the start or end of %s/%d", topic, partition), func() (err error) {
 		offset, err = s.marks.client.GetOffset(topic, partition, which)
+		return err
+	})
+	return offset, err
+}
+
+// patiently retries for a while, because brokers may not yet agree on a topic
+// that was just created, or on a leader that has just moved.
+func (s *session) patiently(ctx context.Context, op string, ask func() error) error {
+	attempt := func() error {
+		err := ask()
 		if err != nil && (s.dialer.isCut() || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable)) {
 			return backoff.Permanent(err)
 		}
 		return err
 	}
 	if err := backoff.Retry(attempt, s.sink.polling(ctx)); err != nil {
-		return 0, classify(fmt.Sprintf("find the start or end of %s/%d", topic, partition), err)
+		return classify(op, err)
 	}
-	return offset, nil
+	return nil
 }
 
 // topicID is empty if the broker does not send topic ids.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -109,31 +110,67 @@ func checkPartitionCount(topic *sarama.TopicMetadata) error {
 	return nil
 }
 
-// checkCompacted verifies that retention can't delete the marks. If the broker
-// does not permit reading the topic's configuration, the topic is assumed to be
-// right.
+// checkCompacted verifies that retention can't delete the marks. A topic whose
+// configuration may not be read is assumed to be right.
 func (s *Sink) checkCompacted(d *dialer, topic string) error {
-	const key = "cleanup.policy"
 	var policy string
 	err := s.withAdmin(d, topic, func(admin sarama.ClusterAdmin) (err error) {
-		policy, err = topicSetting(admin, topic, key)
+		policy, err = s.cleanupPolicy(admin, topic, "compact")
 		return err
 	})
 	switch {
-	case isAny(err, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed):
-		s.cfg.Logger.Debug("not permitted to read the checkpoint topic's configuration", "topic", topic)
-		return nil
 	case err != nil:
 		return classify("describe the configuration of topic "+topic, err)
 	case policy != "compact":
 		return &failure{
 			op:     "checkpoint topic " + topic,
-			err:    fmt.Errorf("its %s is %q, not \"compact\": retention would delete the checkpoint", key, policy),
+			err:    fmt.Errorf("its %s is %q, not \"compact\": retention would delete the checkpoint", policyKey, policy),
 			remedy: "set cleanup.policy=compact on the topic",
 			final:  true,
 		}
 	}
 	return nil
+}
+
+// refuseCompacted is an error for a topic that is compacted without permission. A
+// topic whose configuration may not be read is assumed not to be.
+func (s *session) refuseCompacted(ctx context.Context, name string) error {
+	if s.cfg.CompactedTopics {
+		return nil
+	}
+	policy := "delete"
+	err := s.patiently(ctx, "describe the configuration of topic "+name, func() error {
+		admin, err := sarama.NewClusterAdminFromClient(s.marks.client) // not closed: that would close the client
+		if err == nil {
+			policy, err = s.sink.cleanupPolicy(admin, name, policy)
+		}
+		return err
+	})
+	if err != nil || !strings.Contains(policy, "compact") {
+		return err
+	}
+	return &failure{
+		op:  "prepare topic " + name,
+		err: fmt.Errorf("its %s is %q: compaction removes records by which events are recognised that are published already", policyKey, policy),
+		remedy: "set cleanup.policy=delete on the topic, or kafka.topics.allow_compacted: true, which accepts that events whose record is compacted away are published again after a restart, " +
+			"with those that follow on their key, and that a consumer may miss all but the newest event of a key",
+		final: true,
+	}
+}
+
+// policyKey is the setting that says what becomes of old records: delete, compact
+// or both, separated by a comma.
+const policyKey = "cleanup.policy"
+
+// cleanupPolicy returns fallback if the broker does not permit reading the topic's
+// configuration.
+func (s *Sink) cleanupPolicy(admin sarama.ClusterAdmin, topic, fallback string) (string, error) {
+	policy, err := topicSetting(admin, topic, policyKey)
+	if isAny(err, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed) {
+		s.cfg.Logger.Debug("not permitted to read the topic's configuration", "topic", topic)
+		return fallback, nil
+	}
+	return policy, err
 }
 
 func topicSetting(admin sarama.ClusterAdmin, topic, key string) (string, error) {

@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/walpost/walpost/outbox"
 )
 
 func TestTheCheckpointTopicIsMadeOnce(t *testing.T) {
@@ -79,5 +82,58 @@ func TestClusterIDIsTheBrokers(t *testing.T) {
 		if err != nil || id != "cluster-of-this-test" {
 			t.Fatalf("cluster id %q, %v", id, err)
 		}
+	}
+}
+
+func TestACompactedTopicNeedsPermission(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy            string
+		permitted, hidden bool
+		refused           bool
+	}{
+		"compacted":                       {"compact", false, false, true},
+		"compacted and retained":          {"compact,delete", false, false, true},
+		"permitted":                       {"compact", true, false, false},
+		"retained":                        {"delete", false, false, false},
+		"settings that may not be looked": {"compact", false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster := fakeCluster(t)
+			if err := cluster.CreateTopic("topic", 1, map[string]string{policyKey: c.policy}); err != nil {
+				t.Fatal(err)
+			}
+			cfg := testConfig(cluster)
+			cfg.CompactedTopics = c.permitted
+			s, settled := opened(t, prepared(t, cfg))
+			if c.hidden {
+				cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Resource: "topic", Err: kerr.TopicAuthorizationFailed})
+			}
+			n, err := s.Send(t.Context(), []outbox.Message{event("topic", 0, 0)})
+			if !c.refused {
+				if n != 1 || err != nil {
+					t.Fatalf("%d taken: %v", n, err)
+				}
+				collect(t, s, settled, 1)
+				return
+			}
+			condition, retryable, err := meaning(t, err)
+			if n != 0 || condition != "" || retryable || !strings.Contains(err.Error(), c.policy) || !strings.Contains(remedyOf(err), "kafka.topics.allow_compacted") {
+				t.Errorf("%d taken, condition %q, retryable %v: %v", n, condition, retryable, err)
+			}
+			if got := cluster.PartitionInfo("topic", 0).HighWatermark; got != 0 || ownMark(t, s.sink) != "" {
+				t.Errorf("%d messages were written, the mark is %q", got, ownMark(t, s.sink))
+			}
+		})
+	}
+}
+
+func TestATopicWhoseSettingsCannotBeRead(t *testing.T) {
+	cluster := fakeCluster(t)
+	makeTopic(t, cluster, "topic", 1)
+	s, _ := opened(t, prepared(t, testConfig(cluster)))
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeConfigs}, Resource: "topic", Err: kerr.KafkaStorageError})
+	n, err := s.Send(t.Context(), []outbox.Message{event("topic", 0, 0)})
+	if _, retryable, err := meaning(t, err); n != 0 || !retryable {
+		t.Errorf("%d taken, retryable %v: %v", n, retryable, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func TestARestartAfterTheTopicsHaveChanged(t *testing.T) {
 			events := p.killUncommitted()
 			change(p)
 			relay := p.start()
-			more := orders(10_000, 40)
+			more := orders(100_000, 40)
 			p.commit(more...)
 			want := eventIDs(append(events, more...))
 			wantIDs(t, p.await(len(want)), want...)
@@ -56,13 +57,18 @@ func TestARestartAfterTheTopicsHaveChanged(t *testing.T) {
 // kills the relay. It returns all events.
 func (p *pipeline) killUncommitted() []harness.Event {
 	p.t.Helper()
+	return p.killUncommittedOf(func(from int) []harness.Event { return orders(from, 100) })
+}
+
+func (p *pipeline) killUncommittedOf(made func(from int) []harness.Event) []harness.Event {
+	p.t.Helper()
 	var all []harness.Event
 	for try := range 20 {
 		relay, before := p.start(), p.confirmed()
 		first := orders(try*1000, 1)
 		p.commit(first...)
 		p.awaitConfirmed(before) // the next checkpoint is a second away
-		burst := orders(try*1000+1, 100)
+		burst := made(try*1000 + 1)
 		p.commit(burst...)
 		all = append(append(all, first...), burst...)
 		records := p.await(len(all))
@@ -110,7 +116,7 @@ func TestARestartAfterRetention(t *testing.T) {
 	}
 	p.deleteRecords(p.topic("order"), expired)
 
-	more := orders(10_000, 40)
+	more := orders(100_000, 40)
 	p.commit(more...)
 	relay := p.start()
 	want := eventIDs(more)
@@ -265,4 +271,108 @@ func (p *pipeline) ask(talk func(ctx context.Context, client *kgo.Client) error)
 	if err := talk(ctx, client); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+func TestACompactedTopicIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(t, harness.Postgres(t, harness.Newest))
+	p.exec(outboxTable)
+	p.set("outbox.topic", p.topic("compacted"))
+	p.kafka.CreateTopic(t, p.topic("compacted"), 1, "cleanup.policy", "compact,delete")
+	p.initialise()
+	events := orders(1, 3)
+	p.commit(events...)
+
+	stderr := p.refuses(1, "error", "run")
+	if !strings.Contains(stderr, "kafka.topics.allow_compacted") || len(p.published()) > 0 {
+		t.Errorf("%d events were published; stderr:\n%s", len(p.published()), stderr)
+	}
+	p.set("kafka.topics.allow_compacted", true)
+	relay := p.start()
+	p.awaitExactly(events...)
+	p.stop(relay)
+}
+
+// TestARestartAfterCompaction: exactly those events come again that no checkpoint
+// speaks of and whose record is compacted away, with those that follow on their
+// keys.
+func TestARestartAfterCompaction(t *testing.T) {
+	t.Parallel()
+	p := newPipeline(t, harness.Postgres(t, harness.Newest))
+	p.exec(outboxTable)
+	topic := p.topic("compacted")
+	p.set("outbox.topic", topic)
+	p.set("kafka.topics.allow_compacted", true)
+	p.kafka.CreateTopic(t, topic, 1, "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.001")
+	p.initialise()
+	p.killUncommittedOf(func(from int) []harness.Event {
+		events := orders(from, 100)
+		for i := range events {
+			if i%2 == 0 { // no other event of its key
+				events[i].Key = "alone-" + events[i].ID
+			}
+		}
+		return events
+	})
+	before, last := p.published(), p.record().Last.Position
+	var kept int
+	var again []string
+	for _, r := range before {
+		switch {
+		case position(t, r).Compare(last) <= 0: // committed
+		case strings.HasPrefix(string(r.Key), "alone-"):
+			kept++
+		default:
+			again = append(again, r.Header(outbox.HeaderID))
+		}
+	}
+	p.compact(topic)
+	left := ids(p.published())
+
+	relay := p.start()
+	more := orders(100_000, 40)
+	p.commit(more...)
+	want := slices.Concat(left, again, eventIDs(more))
+	wantIDs(t, p.await(len(want)), want...)
+	figure(t, "%d of %d records were left; of the events that no checkpoint spoke of %d were recognised, %d came again", len(left), len(before), kept, len(again))
+	p.stop(relay)
+}
+
+// compact waits until each key has one record. Only segments that are closed are
+// compacted, and one is closed when a record comes after its time.
+func (p *pipeline) compact(topic string) {
+	p.t.Helper()
+	p.setTopic(topic, "segment.ms", "1")
+	for range 2 {
+		p.kafka.Produce(p.t, harness.Record{Topic: topic, Key: []byte("closes"), Value: []byte("the segment")})
+	}
+	harness.Eventually(p.t, 2*patience, "compaction", func() error {
+		seen := map[string]bool{"closes": false}
+		for _, r := range p.published() {
+			if seen[string(r.Key)] {
+				return errors.New("some key has two records")
+			}
+			seen[string(r.Key)] = string(r.Key) != "closes"
+		}
+		return nil
+	})
+	p.setTopic(topic, "segment.ms", "604800000") // what comes now stays
+}
+
+func (p *pipeline) setTopic(topic, name, value string) {
+	p.t.Helper()
+	setting := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	setting.Name, setting.Value = name, &value
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	resource.Configs = append(resource.Configs, setting)
+	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	request.Resources = append(request.Resources, resource)
+	p.ask(func(ctx context.Context, client *kgo.Client) error {
+		response, err := request.RequestWith(ctx, client)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(response.Resources[0].ErrorCode)
+	})
 }
