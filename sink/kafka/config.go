@@ -89,12 +89,21 @@ type Config struct {
 	// long. Default 4s.
 	ProbeTimeout time.Duration
 
+	// PauseLimit is for how long the process may not run, because it was stopped
+	// or its machine suspended, before a session ends without sending what is
+	// queued: a successor may have taken over. A forward step of the wall clock
+	// looks like a pause. Default 3s.
+	PauseLimit time.Duration
+
 	// Logger receives what an operator may want to know. Default: nothing.
 	Logger *slog.Logger
 
 	// renewAfter is how many messages a session sends to one partition at most;
 	// see defaultRenewAfter.
 	renewAfter int64
+
+	// clock is the process's, or a test's.
+	clock func() instant
 
 	// writeTimeout bounds WriteMarks.
 	writeTimeout time.Duration
@@ -147,8 +156,12 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.StallTimeout, 20*time.Second)
 	setDefault(&c.ProbeInterval, 2*time.Second)
 	setDefault(&c.ProbeTimeout, 4*time.Second)
+	setDefault(&c.PauseLimit, 3*time.Second)
 	setDefault(&c.renewAfter, defaultRenewAfter)
 	setDefault(&c.writeTimeout, defaultWriteTimeout)
+	if c.clock == nil {
+		c.clock = systemClock()
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -199,7 +212,7 @@ func (c Config) validate() error {
 		{c.MaxMessageBytes < minMaxMessageBytes, fmt.Sprintf("max message bytes is %d, at least %d are needed", c.MaxMessageBytes, minMaxMessageBytes)},
 		{c.Topics.Partitions < -1, fmt.Sprintf("%d partitions: want a positive number, or -1 for the broker's default", c.Topics.Partitions)},
 		{c.Topics.ReplicationFactor < -1, fmt.Sprintf("replication factor %d: want a positive number, or -1 for the broker's default", c.Topics.ReplicationFactor)},
-		{c.TransactionTimeout < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0, "a timeout is negative"},
+		{c.TransactionTimeout < 0 || c.DialTimeout < 0 || c.RequestTimeout < 0 || c.StallTimeout < 0 || c.ProbeInterval < 0 || c.ProbeTimeout < 0 || c.PauseLimit < 0, "a timeout is negative"},
 	}
 	errs := []error{checkTopicName(c.CheckpointTopic)}
 	for _, check := range checks {

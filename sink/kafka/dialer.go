@@ -15,14 +15,17 @@ type dialer struct {
 
 	// life is cancelled by cut, which interrupts dials in progress.
 	life context.Context //nolint:containedctx // sarama dials without a context
-	end  context.CancelFunc
+	end  context.CancelCauseFunc
+
+	pulse pulse
+	work  sync.WaitGroup // of the goroutine that guard starts
 
 	mu    sync.Mutex
 	conns map[*trackedConn]struct{} // nil once cut
 }
 
 func newDialer(timeout time.Duration) *dialer {
-	life, end := context.WithCancel(context.Background())
+	life, end := context.WithCancelCause(context.Background())
 	return &dialer{
 		net:   net.Dialer{Timeout: timeout, KeepAlive: 15 * time.Second},
 		life:  life,
@@ -54,8 +57,10 @@ func (d *dialer) track(c net.Conn, addr string) (net.Conn, error) {
 
 // cut closes every connection and refuses new ones. Data still in a socket's
 // send buffer is discarded. It may be called again.
-func (d *dialer) cut() {
-	d.end()
+func (d *dialer) cut() { d.cutFor(net.ErrClosed) }
+
+func (d *dialer) cutFor(why error) {
+	d.end(why)
 	d.mu.Lock()
 	conns := d.conns
 	d.conns = nil
@@ -64,6 +69,9 @@ func (d *dialer) cut() {
 		discard(c.Conn)
 	}
 }
+
+// wait waits for d's goroutine after a cut.
+func (d *dialer) wait() { d.work.Wait() }
 
 func (d *dialer) isCut() bool { return d.life.Err() != nil }
 

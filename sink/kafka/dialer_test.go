@@ -68,5 +68,5 @@ func TestConnectionMadeDuringCutIsDropped(t *testing.T) {
 	if _, err := ours.Write([]byte("late")); err == nil {
 		t.Error("the connection still works")
 	}
-	d.end()
+	d.cut()
 }

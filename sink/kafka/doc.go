@@ -32,13 +32,14 @@
 //
 // # Goroutines
 //
-// Besides sarama's own, a session has two, both started by Open; Close waits for
+// Besides sarama's own, a session has three, all started by Open; Close waits for
 // them:
 //
 //   - drain is the only reader of the event producer's results and the only
 //     caller of Settle;
 //   - watch ends the session when acknowledgements stop under load, or when the
-//     cluster does not answer while idle.
+//     cluster does not answer while idle;
+//   - the dialer's beats, see "Pauses".
 //
 // Send runs in its caller's goroutine; only it uses the topics map, the
 // per-partition counts and the tails. What it skips it hands over to drain. In a
@@ -71,6 +72,20 @@
 // commit is unknown until the next session has read the marks. A producer is
 // fenced by a successor, or by the coordinator when its transaction was open for
 // longer than TransactionTimeout; the age of the transaction tells which.
+//
+// # Pauses
+//
+// A process that was stopped, or whose machine was suspended, may wake up when a
+// successor has long taken over. Its idempotent producer is not fenced and would
+// send what is queued, thousands of messages, after the successor's. So the dialer
+// beats, and before every write to a connection the last beat must be recent, on
+// the wall clock and on the monotonic one. If it is older than Config.PauseLimit,
+// the dialer is cut for good, whichever goroutine was the first to run, and the
+// session ends; to open another one the relay must own the slot. The limit is well
+// below the time after which Postgres gives the slot of a silent relay away
+// (wal_sender_timeout, 10 s). What goes out after a pause is what the sockets
+// hold, and at most writeChunk more of a request that was being written. That
+// can complete one request per broker: one batch of each partition.
 //
 // # Floors
 //
@@ -139,8 +154,7 @@
 //
 // Not recognised, and so published again, are: events whose records retention has
 // removed; those whose records reach the broker only after the tail was read, such
-// as the bytes a killed process had in its sockets, or those of a predecessor that
-// still works because it was paused; and, in a compacted topic, events whose
+// as the bytes that a killed or paused process had in its sockets; and, in a compacted topic, events whose
 // record was compacted away because their key has a later one, with all later
 // ones of the key: to a successor the first of them is missing. (Such topics need
 // Config.CompactedTopics. What is committed never comes again.)

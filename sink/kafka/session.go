@@ -86,7 +86,7 @@ func (s *session) end(err error) {
 	if s.over.Load() {
 		return
 	}
-	s.err = err
+	s.err = s.dialer.explain(err)
 	s.over.Store(true)
 	close(s.done)
 }
@@ -164,6 +164,7 @@ func (s *session) tearDown(ctx context.Context) {
 		s.marks.sem <- struct{}{} // never released: no Commit may follow
 		s.marks.close()
 		_ = s.client.Close()
+		s.dialer.wait()
 	}()
 	select {
 	case <-torn:

@@ -94,12 +94,14 @@ func (s *Sink) Open(ctx context.Context, settle sink.Settle) (sink.Session, map[
 
 func (s *Sink) openSession(ctx context.Context, settle sink.Settle) (*session, map[string][]byte, error) {
 	d := newDialer(s.cfg.DialTimeout)
+	d.guard(s.cfg.PauseLimit, s.cfg.clock, s.cfg.Logger)
 	stop := context.AfterFunc(ctx, d.cut)
 	session, marks, err := s.open(ctx, d, settle)
 	inTime := stop()
 	if err != nil {
 		d.cut()
-		return nil, nil, or(ctx, err)
+		d.wait()
+		return nil, nil, or(ctx, d.explain(err))
 	}
 	if !inTime {
 		_ = session.Close(ctx)

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -9,7 +10,8 @@ import (
 
 // watch ends a session whose cluster does not answer any more. Under load it
 // looks at the acknowledgements; while idle it sends a probe from time to time,
-// so that an outage is known before the next event comes.
+// so that an outage is known before the next event comes. It also ends a session
+// whose dialer was cut after a pause.
 type watch struct {
 	s *session
 
@@ -31,6 +33,9 @@ func (w *watch) run() {
 	for {
 		select {
 		case <-w.s.done:
+			return
+		case <-w.s.dialer.life.Done():
+			_ = w.s.fail(context.Cause(w.s.dialer.life))
 			return
 		case err := <-w.answered:
 			w.probing = time.Time{}
