@@ -70,6 +70,13 @@ func (s *shared) servers(ctx context.Context) (*servers.Set, error) {
 	return s.set, s.chosen
 }
 
+// choice is servers for those who don't hold the lock.
+func (s *shared) choice(ctx context.Context) (*servers.Set, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.servers(ctx)
+}
+
 // notice tells what takes long, past the tests' captured output.
 func notice(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
@@ -93,9 +100,7 @@ func (s *shared) close() error {
 // Mode says where servers come from: a few tests can only be told apart by it.
 func Mode(t testing.TB) servers.Mode {
 	t.Helper()
-	current.mu.Lock()
-	defer current.mu.Unlock()
-	set, err := current.servers(t.Context())
+	set, err := current.choice(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +132,7 @@ func (s *shared) dedicated(t testing.TB, start func(context.Context, *servers.Se
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	s.mu.Lock()
-	set, err := s.servers(ctx)
-	s.mu.Unlock()
+	set, err := s.choice(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +153,22 @@ func retire(t testing.TB, server *servers.Server) {
 		t.Logf("log of %s:\n%s", server.Version, lastLines(server.Log(ctx), 60))
 	}
 	if err := server.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// retireGroup retires servers and gives their places up. A server that was
+// removed is nil.
+func retireGroup(t testing.TB, group *servers.Group, nodes ...*servers.Server) {
+	t.Helper()
+	for _, node := range nodes {
+		if node != nil {
+			retire(t, node)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := group.Close(ctx); err != nil {
 		t.Error(err)
 	}
 }

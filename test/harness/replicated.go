@@ -46,9 +46,15 @@ func ReplicatedPostgres(t testing.TB, config Replication) *ReplicatedPG {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	r := &ReplicatedPG{t: t, config: config, group: current.group(ctx, t, 2)}
-	t.Cleanup(r.retire)
-	var err error
+	set, err := current.choice(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &ReplicatedPG{t: t, config: config}
+	if r.group, err = set.Group(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { retireGroup(t, r.group, r.nodes[:]...) })
 	if r.nodes[0], err = r.group.Postgres(ctx, 0, config.Settings); err != nil {
 		t.Fatal(err)
 	}
@@ -56,35 +62,6 @@ func ReplicatedPostgres(t testing.TB, config Replication) *ReplicatedPG {
 	r.URL = servers.PostgresURL(r.group.Addr(0)+","+r.group.Addr(1), r.Database) + "&target_session_attrs=primary"
 	r.follow()
 	return r
-}
-
-// group prepares places for servers; whoever takes them gives them up.
-func (s *shared) group(ctx context.Context, t testing.TB, size int) *servers.Group {
-	t.Helper()
-	s.mu.Lock()
-	set, err := s.servers(ctx)
-	s.mu.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	group, err := set.Group(ctx, size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return group
-}
-
-func (r *ReplicatedPG) retire() {
-	for _, node := range r.nodes {
-		if node != nil {
-			retire(r.t, node)
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), faultTimeout)
-	defer cancel()
-	if err := r.group.Close(ctx); err != nil {
-		r.t.Error(err)
-	}
 }
 
 func (r *ReplicatedPG) standby() int { return 1 - r.primary }

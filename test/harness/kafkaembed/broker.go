@@ -28,9 +28,12 @@ import (
 
 // Config says what to run.
 type Config struct {
-	Java     string            // the java program
-	Libs     string            // directory of jars, from Libs
-	Settings map[string]string // server.properties, over what is needed to run at all
+	Java      string            // the java program
+	Libs      string            // directory of jars, from Libs
+	Settings  map[string]string // server.properties, over what one broker needs to run at all
+	Port      int               // 0: a free one
+	ClusterID string            // that of the others in a cluster; empty: a fresh one
+	Heap      string            // -Xmx, as 256m; empty: 384m
 }
 
 // Broker is a private Kafka. Its methods are not for concurrent use.
@@ -57,10 +60,7 @@ func Start(ctx context.Context, config Config) (*Broker, error) {
 }
 
 func (b *Broker) begin(ctx context.Context) error {
-	var err1, err2 error
-	b.port, err1 = process.FreePort()
-	b.controller, err2 = process.FreePort()
-	if err := errors.Join(err1, err2); err != nil {
+	if err := b.identify(); err != nil {
 		return err
 	}
 	if err := b.configure(); err != nil {
@@ -70,6 +70,22 @@ func (b *Broker) begin(ctx context.Context) error {
 		return err
 	}
 	return b.Start()
+}
+
+// identify picks what the configuration leaves open.
+func (b *Broker) identify() error {
+	var err1, err2, err3 error
+	if b.port = b.config.Port; b.port == 0 {
+		b.port, err1 = process.FreePort()
+	}
+	b.controller, err2 = process.FreePort()
+	if b.config.ClusterID == "" {
+		b.config.ClusterID, err3 = ClusterID()
+	}
+	if b.config.Heap == "" {
+		b.config.Heap = "384m"
+	}
+	return errors.Join(err1, err2, err3)
 }
 
 // Addr is the broker's address, the same over restarts.
@@ -120,13 +136,9 @@ func (b *Broker) write(name, content string) error {
 	return nil
 }
 
-// format writes the cluster's identity, a fresh one, into the log directory.
+// format writes the cluster's identity into the log directory.
 func (b *Broker) format(ctx context.Context) error {
-	id, err := clusterID()
-	if err != nil {
-		return err
-	}
-	cmd := b.command("-Xmx128m", "kafka.tools.StorageTool", "format", "-t", id, "-c", b.path("server.properties"))
+	cmd := b.command("-Xmx128m", "kafka.tools.StorageTool", "format", "-t", b.config.ClusterID, "-c", b.path("server.properties"))
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	child, err := process.Start(cmd, syscall.SIGKILL)
@@ -144,9 +156,9 @@ func (b *Broker) format(ctx context.Context) error {
 	return nil
 }
 
-// clusterID makes a UUID the way Kafka writes one: 16 bytes, base64url without
+// ClusterID makes a UUID the way Kafka writes one: 16 bytes, base64url without
 // padding, and not beginning with a dash, which the tool would take for a flag.
-func clusterID() (string, error) {
+func ClusterID() (string, error) {
 	var raw [16]byte
 	if _, err := rand.Read(raw[:]); err != nil {
 		return "", fmt.Errorf("make a cluster id: %w", err)
@@ -180,7 +192,7 @@ func (b *Broker) Start() error {
 		return fmt.Errorf("start Kafka: %w", err)
 	}
 	defer log.Close() //nolint:errcheck // the broker has its own descriptor
-	cmd := b.command("-Xmx384m", "kafka.Kafka", b.path("server.properties"))
+	cmd := b.command("-Xmx"+b.config.Heap, "kafka.Kafka", b.path("server.properties"))
 	cmd.Stdout, cmd.Stderr = log, log
 	b.child, err = process.Start(cmd, syscall.SIGKILL)
 	return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -210,19 +209,26 @@ func (c *containers) kafka(ctx context.Context, release Release) (*Server, error
 // kafkaEnvironment is the configuration of a broker that is its own controller
 // and tells its clients the port it is published on.
 func kafkaEnvironment(port int) map[string]string {
-	env := map[string]string{
-		"KAFKA_NODE_ID":                        "1",
-		"KAFKA_PROCESS_ROLES":                  "broker,controller",
-		"KAFKA_LISTENERS":                      "EXTERNAL://:9092,INTERNAL://:19092,CONTROLLER://:9093",
-		"KAFKA_ADVERTISED_LISTENERS":           fmt.Sprintf("EXTERNAL://127.0.0.1:%d,INTERNAL://localhost:19092", port),
-		"KAFKA_INTER_BROKER_LISTENER_NAME":     "INTERNAL",
-		"KAFKA_CONTROLLER_LISTENER_NAMES":      "CONTROLLER",
-		"KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "EXTERNAL:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
-		"KAFKA_CONTROLLER_QUORUM_VOTERS":       "1@localhost:9093",
-		"KAFKA_HEAP_OPTS":                      "-Xmx384m -Xms128m",
-		"KAFKA_OPTS":                           "-XX:TieredStopAtLevel=1", // a short life: start fast
-	}
-	for name, value := range kafkaSettings() {
+	settings := kafkaSettings()
+	maps.Copy(settings, map[string]string{
+		"node.id":                        "1",
+		"process.roles":                  "broker,controller",
+		"listeners":                      "EXTERNAL://:9092,INTERNAL://:19092,CONTROLLER://:9093",
+		"advertised.listeners":           fmt.Sprintf("EXTERNAL://127.0.0.1:%d,INTERNAL://localhost:19092", port),
+		"inter.broker.listener.name":     "INTERNAL",
+		"controller.listener.names":      "CONTROLLER",
+		"listener.security.protocol.map": "EXTERNAL:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"controller.quorum.voters":       "1@localhost:9093",
+	})
+	env := environment(settings)
+	env["KAFKA_HEAP_OPTS"] = "-Xmx384m -Xms128m"
+	return env
+}
+
+// environment is how a Kafka image takes its settings.
+func environment(settings map[string]string) map[string]string {
+	env := map[string]string{"KAFKA_OPTS": "-XX:TieredStopAtLevel=1"} // a short life: start fast
+	for name, value := range settings {
 		env["KAFKA_"+strings.ToUpper(strings.ReplaceAll(name, ".", "_"))] = value
 	}
 	return env
@@ -238,7 +244,7 @@ func (c *containers) run(ctx context.Context, image string, port int, options fu
 		return nil, err
 	}
 	return &Server{
-		Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])),
+		Addr:    loopback(ports[0]),
 		Version: image,
 		run:     inContainer{docker: c.docker, id: id},
 	}, nil

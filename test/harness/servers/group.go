@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +14,11 @@ import (
 // group runs servers that reach each other.
 type group interface {
 	postgres(ctx context.Context, port int, settings map[string]string, backup []byte) (*Server, error)
+	// kafka starts a broker and does not wait until it serves.
+	kafka(ctx context.Context, port int, clusterID string, settings map[string]string) (*Server, error)
+	// listenHost is what a server binds to be reached by its neighbours and the
+	// tests.
+	listenHost() string
 	close(ctx context.Context) error
 }
 
@@ -42,7 +45,7 @@ func (g *Group) Close(ctx context.Context) error { return g.run.close(ctx) }
 
 // Addr is host:port of a place.
 func (g *Group) Addr(place int) string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(g.ports[place]))
+	return loopback(g.ports[place])
 }
 
 // Postgres starts a server of the newest release that can have standbys, with a

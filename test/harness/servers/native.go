@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,7 +91,7 @@ func (n *native) startPostgres(ctx context.Context, major int, config pgembed.Co
 		return nil, err
 	}
 	return &Server{
-		Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port())),
+		Addr:    loopback(server.Port()),
 		Version: strconv.Itoa(major),
 		name:    namePostgres,
 		run:     postgresProcess{server},
@@ -105,11 +104,16 @@ func (n *native) kafka(ctx context.Context, release Release) (*Server, error) {
 	if release == Oldest {
 		version = nativeKafkaOld
 	}
-	libs, err := kafkaembed.Libs(ctx, pgembed.CacheDir(), version, n.logf)
-	if err != nil {
+	return n.startKafka(ctx, version, kafkaembed.Config{Settings: kafkaSettings()})
+}
+
+func (n *native) startKafka(ctx context.Context, version string, config kafkaembed.Config) (*Server, error) {
+	config.Java = n.java
+	var err error
+	if config.Libs, err = kafkaembed.Libs(ctx, pgembed.CacheDir(), version, n.logf); err != nil {
 		return nil, err
 	}
-	broker, err := kafkaembed.Start(ctx, kafkaembed.Config{Java: n.java, Libs: libs, Settings: kafkaSettings()})
+	broker, err := kafkaembed.Start(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +131,12 @@ func (n *native) group(_ context.Context, size int) (group, []int, error) {
 func (n neighbours) postgres(ctx context.Context, port int, settings map[string]string, backup []byte) (*Server, error) {
 	return n.startPostgres(ctx, nativePostgres, pgembed.Config{Port: port, Settings: settings, Backup: backup})
 }
+
+func (n neighbours) kafka(ctx context.Context, port int, clusterID string, settings map[string]string) (*Server, error) {
+	return n.startKafka(ctx, nativeKafka, kafkaembed.Config{Port: port, ClusterID: clusterID, Heap: clusterHeap, Settings: settings})
+}
+
+func (n neighbours) listenHost() string { return "127.0.0.1" }
 
 func (n neighbours) close(context.Context) error { return nil }
 

@@ -3,7 +3,6 @@ package servers
 import (
 	"bytes"
 	"context"
-	"net"
 	"strconv"
 
 	"github.com/moby/moby/api/types/container"
@@ -61,14 +60,23 @@ func (p pod) postgres(ctx context.Context, port int, settings map[string]string,
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
-		Addr:    net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		Version: image,
-		name:    namePostgres,
-		run:     p.server(id),
-		ping:    pingPostgres,
-	}, nil
+	return &Server{Addr: loopback(port), Version: image, name: namePostgres, run: p.server(id), ping: pingPostgres}, nil
 }
+
+func (p pod) kafka(ctx context.Context, port int, clusterID string, settings map[string]string) (*Server, error) {
+	image := p.images[envKafka]
+	env := environment(settings)
+	env["CLUSTER_ID"] = clusterID
+	env["KAFKA_HEAP_OPTS"] = "-Xmx" + clusterHeap + " -Xms64m"
+	id, err := p.create(ctx, image, testcontainers.WithEnv(env), p.joined())
+	if err != nil {
+		return nil, err
+	}
+	return &Server{Addr: loopback(port), Version: image, name: nameKafka, run: p.server(id), ping: pingKafka}, nil
+}
+
+// listenHost: the engine forwards to the network's own address.
+func (p pod) listenHost() string { return "0.0.0.0" }
 
 // joined puts a container into the pod's network.
 func (p pod) joined() testcontainers.CustomizeRequestOption {

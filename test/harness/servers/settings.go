@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"slices"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -33,6 +36,9 @@ func postgresSettings(over map[string]string) map[string]string {
 	maps.Copy(settings, over)
 	return settings
 }
+
+// clusterHeap is that of each broker of a cluster.
+const clusterHeap = "256m"
 
 // kafkaSettings are for one broker. The session timeout is how long the
 // controller holds a killed broker's registration, and so its return, up.
@@ -65,7 +71,8 @@ func PostgresURL(addr, database string) string {
 }
 
 // pingKafka succeeds once the broker is registered, not fenced, and knows its
-// controller: only then can topics be created.
+// controller: only then can topics be created. One of a cluster may know the
+// others earlier than itself.
 func pingKafka(ctx context.Context, addr string) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr))
 	if err != nil {
@@ -78,8 +85,12 @@ func pingKafka(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	if len(response.Brokers) == 0 || response.ControllerID < 0 {
+	registered := slices.ContainsFunc(response.Brokers, func(b kmsg.MetadataResponseBroker) bool { return loopback(int(b.Port)) == addr })
+	if !registered || response.ControllerID < 0 {
 		return errors.New("the broker is not registered yet")
 	}
 	return nil
 }
+
+// loopback is an address on this machine.
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
