@@ -17,34 +17,23 @@ const (
 	exactlyOnce = "exactly-once"
 )
 
-// TestChaos runs every kind of fault in every mode, and prints the table.
+// TestChaos makes every run, and prints the table.
 func TestChaos(t *testing.T) {
-	seed := seed()
-	t.Logf("seed %d", seed)
-	var table table
-	for _, mode := range modes {
-		t.Run(mode, func(t *testing.T) {
-			w := newWorld(t, mode)
-			for _, f := range faults() {
-				t.Run(f.name, func(t *testing.T) { table.add(t, seed, f, w) })
+	all := &table{seed: seed()}
+	t.Logf("seed %d", all.seed)
+	defer all.print(t)
+	for _, s := range scenes() {
+		t.Run(s.name, func(t *testing.T) {
+			w := s.world(t)
+			for _, mode := range modes {
+				t.Run(mode, func(t *testing.T) {
+					for _, f := range s.faults {
+						t.Run(f.name, func(t *testing.T) { all.add(t, w, mode, f) })
+					}
+				})
 			}
 		})
 	}
-	fmt.Printf("\n%s\n", table.markdown(seed, testing.Short()))
-	if t.Failed() {
-		t.Logf("a promise was broken; once more: make chaos SEED=%d%s RUN=%s", seed, shortArgument(), table.broken())
-	}
-	if *updateFlag && !t.Failed() {
-		table.write(t, seed)
-	}
-}
-
-// shortArgument repeats the form.
-func shortArgument() string {
-	if testing.Short() {
-		return " SHORT=1"
-	}
-	return ""
 }
 
 // chanceOf is the randomness of one run, the same whichever others are made.
@@ -54,45 +43,65 @@ func chanceOf(seed uint64, mode, fault string) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, name.Sum64()))
 }
 
-// add makes a run and remembers what came of it. A run that does not come to its
-// end leaves a row that says so.
-func (a *table) add(t *testing.T, seed uint64, f fault, w *world) {
+// add makes a run and keeps what came of it. A run that does not come to its end
+// leaves a row that says so.
+func (a *table) add(t *testing.T, w *world, mode string, f fault) {
 	t.Helper()
-	row := &result{mode: w.mode, fault: f, broken: true}
+	row := &result{test: t.Name(), mode: mode, fault: f, broken: true}
 	a.rows = append(a.rows, row)
-	chance := chanceOf(seed, w.mode, f.name)
-	r := w.newRun(t, chance.Uint64())
+	chance := chanceOf(a.seed, mode, f.name)
+	r := w.newRun(t, mode, chance.Uint64())
 	began := time.Now()
 	plan := f.plan(chance, f.times(testing.Short()))
 	for n, s := range plan {
 		f.strike(r, s)
-		t.Logf("%s, %s: %d of %d: %s", w.mode, f.name, n+1, len(plan), s)
+		t.Logf("%s, %s: %d of %d: %s", mode, f.name, n+1, len(plan), s)
 	}
 	r.finish(row)
 	row.times, row.broken = len(plan), false
-	t.Logf("%s, %s: %s; %s", w.mode, f.name, row, time.Since(began).Round(time.Second))
+	t.Logf("%s, %s: %s; %s", mode, f.name, row, time.Since(began).Round(time.Second))
 	if err := row.err(); err != nil {
 		row.broken = true
 		t.Error(err)
 	}
 }
 
+// print shows the table, and how to see the first failure again.
+func (a *table) print(t *testing.T) {
+	t.Helper()
+	fmt.Printf("\n%s\n", a.markdown())
+	if t.Failed() {
+		t.Logf("a promise was broken; once more: %s RUN=%s", a.command(), a.broken())
+	} else if *updateFlag {
+		a.write(t)
+	}
+}
+
 const guarantees = "../../docs/guarantees.md"
 
-func (a *table) write(t *testing.T, seed uint64) {
+func (a *table) write(t *testing.T) {
 	t.Helper()
-	if testing.Short() || len(a.rows) < len(modes)*len(faults()) {
+	if testing.Short() || len(a.rows) < a.complete() {
 		t.Fatalf("%s shows the long form and every run, or nothing", guarantees)
 	}
 	page, err := os.ReadFile(guarantees)
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, err := between(string(page), a.markdown(seed, false))
+	changed, err := between(string(page), a.markdown())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(guarantees, []byte(changed), 0o600); err != nil { // keeps the mode of a file that exists
+	if err := os.WriteFile(guarantees, []byte(changed), 0o600); err != nil { // the page is there: it keeps its mode
 		t.Fatal(err)
 	}
+}
+
+// complete is how many rows there are if no run is left out.
+func (a *table) complete() int {
+	n := 0
+	for _, s := range scenes() {
+		n += len(modes) * len(s.faults)
+	}
+	return n
 }

@@ -5,37 +5,51 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"testing"
 	"time"
 
 	"github.com/walpost/walpost/test/crash"
 	"github.com/walpost/walpost/test/harness"
 )
 
+// scene is servers, and what is done while they run.
+type scene struct {
+	name   string
+	world  func(*testing.T) *world
+	faults []fault
+}
+
+func scenes() []scene {
+	return []scene{
+		{"plain", plainWorld, []fault{
+			{name: "SIGKILL of the relay", long: 100, short: 12, plan: kills, strike: killRelay},
+			{name: "SIGKILL of the broker", long: 20, short: 2, plan: outages, strike: killBroker},
+			{name: "SIGKILL of Postgres", long: 10, short: 2, plan: outages, strike: killPostgres},
+			{name: zombie, long: 10, short: 2, plan: zombies, strike: wakeZombie},
+			{name: "SIGKILL at each crash point", long: 4, short: 1, plan: points, strike: crashAt},
+		}},
+		{"standby", replicatedWorld, []fault{
+			{name: "promotion of a synchronous standby", long: 10, short: 1, plan: outages, strike: promote},
+		}},
+	}
+}
+
 // fault is one kind, and what it takes to plan and to commit it.
 type fault struct {
 	name        string
 	long, short int // how often
-	zombies     bool
 	plan        func(chance *rand.Rand, times int) []strike
 	strike      func(*run, strike)
 }
+
+// zombie is a relay that is stopped, succeeded, and woken.
+const zombie = "zombie"
 
 func (f fault) times(short bool) int {
 	if short {
 		return f.short
 	}
 	return f.long
-}
-
-// faults are in the order of the table.
-func faults() []fault {
-	return []fault{
-		{name: "SIGKILL of the relay", long: 100, short: 12, plan: kills, strike: killRelay},
-		{name: "SIGKILL of the broker", long: 20, short: 2, plan: outages, strike: killBroker},
-		{name: "SIGKILL of Postgres", long: 10, short: 2, plan: outages, strike: killPostgres},
-		{name: "zombie", long: 10, short: 2, zombies: true, plan: zombies, strike: wakeZombie},
-		{name: "SIGKILL at each crash point", long: 4, short: 1, plan: points, strike: crashAt},
-	}
 }
 
 // strike is one fault as it was drawn. Which fields it has depends on its kind.
@@ -114,29 +128,42 @@ func killRelay(r *run, s strike) {
 	r.buried()
 }
 
+// work lets a relay work until it is struck: in the middle of big transactions,
+// if there are any.
+func (r *run) work(relay *harness.Relay, s strike) {
+	r.t.Helper()
+	r.lasting(relay, s.after)
+	if s.backlog > 0 {
+		r.load.Burst(s.backlog, s.seed)
+	}
+}
+
 func outages(chance *rand.Rand, times int) []strike {
 	plan := make([]strike, times)
 	for n := range plan {
-		plan[n] = strike{when: streaming, after: 300*time.Millisecond + within(chance, 1200*time.Millisecond), lasts: within(chance, 1500*time.Millisecond)}
+		plan[n] = strike{
+			when: streaming, after: 300*time.Millisecond + within(chance, 1200*time.Millisecond), lasts: within(chance, 1500*time.Millisecond),
+			backlog: n % 2 * (2 + chance.IntN(4)), seed: chance.Uint64(),
+		}
 	}
 	return plan
 }
 
 func killBroker(r *run, s strike) {
 	r.t.Helper()
-	r.outage(s, r.world.kafka.Faulty)
+	r.outage(s, r.world.broker)
 }
 
 func killPostgres(r *run, s strike) {
 	r.t.Helper()
-	r.outage(s, r.world.pg.Faulty)
+	r.outage(s, r.world.postgres)
 }
 
 // outage kills a server under a relay that goes on, and waits until events flow.
 func (r *run) outage(s strike, server harness.Faulty) {
 	r.t.Helper()
 	relay := r.running()
-	r.lasting(relay, s.after)
+	r.work(relay, s)
 	server.Kill()
 	r.lasting(relay, s.lasts)
 	server.Start()
@@ -145,10 +172,29 @@ func (r *run) outage(s strike, server harness.Faulty) {
 	relay.WaitReady(patience)
 }
 
+// promote kills the primary and makes its standby the new one; in the end there is
+// a standby again.
+func promote(r *run, s strike) {
+	r.t.Helper()
+	relay, pair := r.running(), r.world.replicated
+	pair.AwaitSynced(r.name)
+	r.work(relay, s)
+	pair.Primary().Kill()
+	r.lasting(relay, s.lasts)
+	pair.Promote()
+	r.returned(r.observer.ends(readUncommitted))
+	r.observer.await(200)
+	relay.WaitReady(patience)
+	pair.Rejoin()
+}
+
 func zombies(chance *rand.Rand, times int) []strike {
 	plan := make([]strike, times)
 	for n := range plan {
-		plan[n] = strike{when: streaming, after: 300*time.Millisecond + within(chance, time.Second), lasts: within(chance, time.Second), timeout: n%4 == 3}
+		plan[n] = strike{
+			when: streaming, after: 300*time.Millisecond + within(chance, time.Second), lasts: within(chance, time.Second),
+			backlog: n % 2 * (2 + chance.IntN(4)), seed: chance.Uint64(), timeout: n%4 == 3,
+		}
 	}
 	return plan
 }
@@ -163,10 +209,10 @@ func wakeZombie(r *run, s strike) {
 		}
 	}
 	holder := r.holder(-1)
-	zombie, other := r.relays[holder], r.relays[1-holder]
+	asleep, other := r.relays[holder], r.relays[1-holder]
 	r.observer.await(200)
-	r.lasting(zombie, s.after)
-	zombie.Pause()
+	r.work(asleep, s)
+	asleep.Pause()
 	ends := r.observer.ends(readUncommitted)
 	if !s.timeout {
 		r.pg.Exec(r.t, "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active", r.name)
@@ -175,9 +221,9 @@ func wakeZombie(r *run, s strike) {
 	r.holder(holder)
 	r.observer.await(500)
 	r.lasting(other, s.lasts)
-	zombie.Resume()
+	asleep.Resume()
 	r.observer.await(500) // beside it
-	r.lasting(zombie, 500*time.Millisecond)
+	r.lasting(asleep, 500*time.Millisecond)
 }
 
 // holder waits until the slot is held by a relay in another role than not.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -200,12 +201,18 @@ func (o *observer) askEnds(isolation int8) (offsets, error) {
 	return ends, nil
 }
 
-// records are all that was read, as a ledger wants them.
-func (o *observer) records() []harness.Record {
+// all is what was read so far, and an error if the log was cut off meanwhile.
+func (o *observer) all() ([]seen, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	records := make([]harness.Record, 0, len(o.seen))
-	for _, s := range o.seen {
+	return slices.Clip(o.seen), o.lost
+}
+
+// records are all that was read, as a ledger wants them.
+func (o *observer) records() []harness.Record {
+	all, _ := o.all()
+	records := make([]harness.Record, 0, len(all))
+	for _, s := range all {
 		records = append(records, harness.Record{
 			Topic: s.topic, Partition: s.partition, Offset: s.offset, Key: []byte(s.key), Value: []byte(s.value),
 			Headers: []harness.Header{{Key: outbox.HeaderID, Value: []byte(s.id)}},

@@ -16,6 +16,14 @@ import (
 // verdict must find it. That a ledger finds what is lost, altered, out of order
 // or torn has a test beside it.
 
+func faults() []fault {
+	var all []fault
+	for _, s := range scenes() {
+		all = append(all, s.faults...)
+	}
+	return all
+}
+
 var here = place{"t", 0}
 
 func written(producer, offset int64, id string) seen {

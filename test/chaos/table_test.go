@@ -4,13 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 )
 
 // table collects the runs' results.
-type table struct{ rows []*result }
+type table struct {
+	seed uint64
+	rows []*result
+}
 
 // Its place in a page.
 const (
@@ -28,16 +33,22 @@ func between(page, text string) (string, error) {
 	return before + tableBegins + "\n" + text + tableEnds + after, nil
 }
 
-func (a *table) markdown(seed uint64, short bool) string {
-	var b strings.Builder
-	form := "make chaos"
-	if short {
-		form += " SHORT=1"
+// command makes the same runs again.
+func (a *table) command() string {
+	if testing.Short() {
+		return fmt.Sprintf("make chaos SHORT=1 SEED=%d", a.seed)
 	}
-	fmt.Fprintf(&b, "`%s SEED=%d`, on %d cores:\n\n", form, seed, runtime.NumCPU())
-	b.WriteString("| Delivery | Fault, under load | Times | Events | Lost | Duplicates: in flight | other | Keys out of order | Transactions partly in Kafka at rest | First event after it: median | longest |\n")
+	return fmt.Sprintf("make chaos SEED=%d", a.seed)
+}
+
+func (a *table) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "`%s`, on %d cores:\n\n", a.command(), runtime.NumCPU())
+	b.WriteString("| Delivery | Fault, under load | Times | Events | Lost | Duplicates in flight | Other duplicates | Keys out of order | Transactions torn at rest | First event after: median | longest |\n")
 	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
-	for _, x := range a.rows {
+	byMode := slices.Clone(a.rows)
+	slices.SortStableFunc(byMode, func(x, y *result) int { return slices.Index(modes, x.mode) - slices.Index(modes, y.mode) })
+	for _, x := range byMode {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(x.cells(), " | "))
 	}
 	return b.String()
@@ -47,10 +58,10 @@ func (a *table) markdown(seed uint64, short bool) string {
 func (a *table) broken() string {
 	for _, x := range a.rows {
 		if x.broken {
-			return "TestChaos/" + x.mode + "/" + strings.ReplaceAll(x.fault.name, " ", "_")
+			return x.test
 		}
 	}
-	return ""
+	return "TestChaos"
 }
 
 func (x *result) cells() []string {

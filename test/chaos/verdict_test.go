@@ -13,6 +13,7 @@ import (
 
 // result is what came of a run.
 type result struct {
+	test   string // its name
 	mode   string
 	fault  fault
 	times  int
@@ -30,10 +31,12 @@ type result struct {
 // judge compares what was read with what was written.
 func (x *result) judge(report harness.Report, r *run) {
 	x.Report = report
-	x.torn, x.cut = r.torn, r.observer.lost
-	x.inFlight, x.other = explain(r.observer.seen, r.deaths)
+	x.torn = r.torn
+	all, cut := r.observer.all()
+	x.cut = cut
+	x.inFlight, x.other = explain(all, r.deaths)
 	x.others = report.Duplicates - x.inFlight
-	x.recovery = recoveries(r.observer.seen, r.returns)
+	x.recovery = recoveries(all, r.returns)
 }
 
 // explain counts the duplicates of which one copy was in flight when its sender
@@ -120,7 +123,7 @@ func (x *result) err() error {
 }
 
 // mayRepeat: nothing fences a zombie's events without transactions.
-func (x *result) mayRepeat() bool { return x.mode == idempotent && x.fault.zombies }
+func (x *result) mayRepeat() bool { return x.mode == idempotent && x.fault.name == zombie }
 
 // findings are those of a report that no run may have. Zombies that are not
 // fenced may publish an event before its turn: then its first record is early.

@@ -3,7 +3,6 @@ package chaos
 import (
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -25,30 +24,49 @@ const walTimeout = 4 * time.Second
 // Two roles, by which two relays of one pipeline can be told apart.
 var roles = [2]string{"first", "second"}
 
-// world is what the runs of one mode share: servers that nobody else uses.
+// world is the servers of some runs. Nobody else uses them.
 type world struct {
-	mode  string
-	pg    *harness.DedicatedPG
-	kafka *harness.DedicatedBroker
+	pg    *harness.PG // its superuser's database
+	kafka *harness.Broker
+
+	broker, postgres harness.Faulty        // where there is one of each
+	replicated       *harness.ReplicatedPG // where there are two
 }
 
-func newWorld(t *testing.T, mode string) *world {
+// plainWorld has one server of each kind.
+func plainWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{
-		mode:  mode,
-		pg:    harness.DedicatedPostgres(t, harness.Newest, map[string]string{"wal_sender_timeout": fmt.Sprintf("%dms", walTimeout.Milliseconds())}),
-		kafka: harness.DedicatedKafka(t, harness.Newest),
-	}
+	pg := harness.DedicatedPostgres(t, harness.Newest, map[string]string{"wal_sender_timeout": fmt.Sprintf("%dms", walTimeout.Milliseconds())})
+	kafka := harness.DedicatedKafka(t, harness.Newest)
 	for _, role := range roles {
-		w.pg.Exec(t, "create role "+role+" superuser login")
+		pg.Exec(t, "create role "+role+" superuser login")
 	}
-	return w
+	return &world{pg: pg.PG, kafka: kafka.Broker, broker: kafka.Faulty, postgres: pg.Faulty}
+}
+
+// replicatedWorld has a primary and a synchronous standby, which no slot gets ahead
+// of.
+func replicatedWorld(t *testing.T) *world {
+	t.Helper()
+	pair := harness.ReplicatedPostgres(t, harness.Replication{Synchronous: true, Guarded: true})
+	for _, role := range roles {
+		pair.Exec(t, "create role "+role+" superuser login")
+	}
+	return &world{pg: pair.PG, kafka: harness.DedicatedKafka(t, harness.Newest).Broker, replicated: pair}
+}
+
+// database is a new one, at the same address.
+func (w *world) database(t *testing.T, name string) *harness.PG {
+	t.Helper()
+	w.pg.Exec(t, "create database "+name)
+	return &harness.PG{Addr: w.pg.Addr, Database: name, URL: strings.Replace(w.pg.URL, "/"+w.pg.Database, "/"+name, 1)}
 }
 
 // run is one pipeline under load, and what is done to it.
 type run struct {
 	t     *testing.T
 	world *world
+	mode  string
 
 	name   string // of pipeline, slot, publication and database
 	pg     *harness.PG
@@ -78,11 +96,10 @@ var aggregates = []string{"order", "invoice", "shipment"}
 const partitions = 4
 
 // newRun makes a pipeline, initialises it, and puts it under load. No relay runs.
-func (w *world) newRun(t *testing.T, seed uint64) *run {
+func (w *world) newRun(t *testing.T, mode string, seed uint64) *run {
 	t.Helper()
-	r := &run{t: t, world: w, name: harness.Name("chaos"), topics: map[string]int{}}
-	w.pg.Exec(t, "create database "+r.name)
-	r.pg = &harness.PG{Addr: w.pg.Addr, Database: r.name, URL: servers.PostgresURL(w.pg.Addr, r.name)}
+	r := &run{t: t, world: w, mode: mode, name: harness.Name("chaos"), topics: map[string]int{}}
+	r.pg = w.database(t, r.name)
 	r.pg.Exec(t, outboxTable)
 	for _, aggregate := range aggregates {
 		topic := r.topic(aggregate)
@@ -104,17 +121,14 @@ func (r *run) topic(aggregate string) string {
 }
 
 func (r *run) yaml(role string) string {
-	address, err := url.Parse(r.pg.URL)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	address.User = url.User(role)
+	address := strings.Replace(r.pg.URL, "//"+servers.Superuser+"@", "//"+role+"@", 1)
 	lines := []string{
 		"pipeline: " + r.name,
-		"postgres: {url: '" + address.String() + "', slot: " + r.name + ", publication: " + r.name + "}",
+		"postgres: {url: '" + address + "', slot: " + r.name + ", publication: " + r.name + "}",
 		"outbox: {topic: '" + r.topic("{aggregate_type}") + "'}",
 		"http: {listen: '${" + harness.EnvHTTP + "}'}",
 		"kafka:",
+		"  delivery: " + r.mode,
 		"  brokers: ['" + r.world.kafka.Addr + "']",
 		"  checkpoint: {topic: " + r.topic("checkpoint") + "}",
 	}
@@ -174,7 +188,7 @@ func (r *run) returned(ends offsets) {
 // are found must stay.
 func (r *run) atRest() {
 	r.t.Helper()
-	if r.world.mode != exactlyOnce {
+	if r.mode != exactlyOnce {
 		return
 	}
 	var torn []string
