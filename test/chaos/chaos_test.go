@@ -10,7 +10,7 @@ import (
 )
 
 // modes are the values of kafka.delivery.
-var modes = []string{idempotent}
+var modes = []string{idempotent, exactlyOnce}
 
 const (
 	idempotent  = "idempotent"

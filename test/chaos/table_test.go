@@ -72,9 +72,9 @@ func (x *result) cells() []string {
 	for _, n := range []int{x.times, x.Committed, len(x.Missing), x.inFlight, x.others, len(x.LastOrder)} {
 		cells = append(cells, strconv.Itoa(n))
 	}
-	torn := "not promised"
-	if x.mode == exactlyOnce {
-		torn = strconv.Itoa(len(x.torn))
+	torn := strconv.Itoa(len(x.torn))
+	if x.mode != exactlyOnce {
+		torn += " (not promised)"
 	}
 	cells = append(cells, torn)
 	if len(x.recovery) == 0 {

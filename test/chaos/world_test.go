@@ -184,20 +184,15 @@ func (r *run) returned(ends offsets) {
 }
 
 // atRest looks for transactions that are partly in Kafka while no relay runs. A
-// Kafka transaction whose end was requested gets there by itself, so those that
-// are found must stay.
+// Kafka transaction whose end was requested gets there by itself, so where none
+// may be torn, those that are found must stay so.
 func (r *run) atRest() {
 	r.t.Helper()
-	if r.mode != exactlyOnce {
-		return
-	}
-	var torn []string
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	r.observer.catchUp()
+	torn := r.load.Partial(r.observer.has)
+	for deadline := time.Now().Add(5 * time.Second); r.mode == exactlyOnce && len(torn) > 0 && time.Now().Before(deadline); {
 		r.observer.catchUp()
 		torn = r.load.Partial(r.observer.has)
-		if len(torn) == 0 || time.Now().After(deadline) {
-			break
-		}
 	}
 	for _, id := range torn {
 		if !slices.Contains(r.torn, id) {
