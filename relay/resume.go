@@ -96,8 +96,12 @@ func (r *resumption) rows(seg *replication.Segment) (covered int, err error) {
 // knows reports whether the checkpoint covers a row.
 func (r *resumption) knows(seg *replication.Segment, row *replication.Row) (bool, error) {
 	pos := outbox.Position{Generation: r.generation, Commit: seg.Commit, Index: row.Index}
-	if r.last == nil { // what comes below the checkpoint is older than the slot, or was given up
-		return seg.Commit < r.covered, nil
+	if r.last == nil {
+		// The checkpoint covers no event of this slot, so there was none below it.
+		if seg.Commit < r.covered {
+			return false, r.diverged("an event at %s comes, below the checkpoint at %s, where there was none", pos, checkpoint.LSN(r.covered))
+		}
+		return false, nil
 	}
 	order := pos.Compare(r.last.Position)
 	switch {

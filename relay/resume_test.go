@@ -57,7 +57,10 @@ func TestResumptionDropsWhatTheCheckpointCovers(t *testing.T) {
 			slot: 122, come: []replication.Segment{keepalive(124), transaction(130, "d")}, sent: "d", confirmed: 135,
 		},
 		"a checkpoint without an event": {
-			record: recordAt(125), come: append(covered, transaction(130, "d")), sent: "d", confirmed: 135,
+			record: recordAt(125), come: []replication.Segment{keepalive(120), transaction(130, "d")}, sent: "d", confirmed: 135,
+		},
+		"an event below a checkpoint without one": {
+			record: recordAt(125), come: []replication.Segment{transaction(110, "a"), transaction(130, "d")}, condition: "history_diverged",
 		},
 		"another id":                {come: []replication.Segment{covered[0], transaction(120, "z")}, condition: "history_diverged"},
 		"another transaction id":    {come: []replication.Segment{altered(func(s *replication.Segment) { s.XID++ })}, condition: "history_diverged"},

@@ -147,3 +147,21 @@ func TestPromotionThatLostNothing(t *testing.T) {
 	p.publish(order(4, "a")) // the checkpoint is of the new timeline now
 	p.awaitExactly(order(1, "a"), order(2, "a"), order(3, "a"), order(4, "a"))
 }
+
+// TestVolumeRestoredBeforeAnyEvent: nothing was published yet that could be read
+// again, and yet the checkpoint speaks of WAL that the server does not have.
+func TestVolumeRestoredBeforeAnyEvent(t *testing.T) {
+	pg := harness.DedicatedPostgres(t, harness.Newest, map[string]string{"autovacuum": "off"})
+	p := newPipeline(t, pg.PG)
+	p.initialise()
+	keepVolume(t, pg)
+	p.writeElsewhere()
+	relay := p.start()
+	p.awaitConfirmed(lsn(t, pg.PG, "pg_current_wal_lsn()") - 1)
+	p.stop(relay)
+	p.restoreVolume(pg, "true")
+	p.commit(order(1, "a"))
+	p.writeElsewhere()
+	p.writeElsewhere()
+	p.refusesUntouched("history_diverged")
+}
