@@ -98,6 +98,7 @@ func TestSlotForStandbys(t *testing.T) {
 // TestHistoryOfAPromotedServer: it tells where its first timeline ended, which
 // is where whoever was promoted with it parts from whoever was not.
 func TestHistoryOfAPromotedServer(t *testing.T) {
+	t.Parallel()
 	for _, release := range []harness.Release{harness.Newest, harness.Oldest} {
 		pg := harness.DedicatedPostgres(t, release, nil)
 		enterRecovery(t, pg)
@@ -117,6 +118,7 @@ func TestHistoryOfAPromotedServer(t *testing.T) {
 // TestThePrimaryOfSeveralHosts: one host refuses, one is a standby: the relay
 // works on the third. A URL that names no primary waits for one.
 func TestThePrimaryOfSeveralHosts(t *testing.T) {
+	t.Parallel()
 	pg := harness.Postgres(t, harness.Newest)
 	standby := harness.DedicatedPostgres(t, harness.Newest, nil)
 	standby.Exec(t, "create database "+pg.Database) // a standby has what its primary has

@@ -78,6 +78,7 @@ func (p *pipeline) refusesUntouched(condition string) string {
 // timeline are the same, and what was published since is not in it; what it
 // commits now takes the same positions.
 func TestVolumeRestored(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		grow func(p *pipeline)
@@ -99,6 +100,7 @@ func TestVolumeRestored(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			p, pg := volatile(t)
 			keepVolume(t, pg)
 			p.writeElsewhere()
@@ -115,6 +117,7 @@ func TestVolumeRestored(t *testing.T) {
 
 // TestPromotionThatLostEvents: the standby had not received what was published.
 func TestPromotionThatLostEvents(t *testing.T) {
+	t.Parallel()
 	p, pg := volatile(t)
 	keepVolume(t, pg)
 	p.writeElsewhere()
@@ -128,6 +131,7 @@ func TestPromotionThatLostEvents(t *testing.T) {
 // TestPromotionThatLostNothing: a relay that was pointed at a standby waits for
 // its promotion, and goes on where it was.
 func TestPromotionThatLostNothing(t *testing.T) {
+	t.Parallel()
 	p, pg := volatile(t)
 	p.commit(order(2, "a"))
 	enterRecovery(t, pg)
@@ -151,6 +155,7 @@ func TestPromotionThatLostNothing(t *testing.T) {
 // TestVolumeRestoredBeforeAnyEvent: nothing was published yet that could be read
 // again, and yet the checkpoint speaks of WAL that the server does not have.
 func TestVolumeRestoredBeforeAnyEvent(t *testing.T) {
+	t.Parallel()
 	pg := harness.DedicatedPostgres(t, harness.Newest, map[string]string{"autovacuum": "off"})
 	p := newPipeline(t, pg.PG)
 	p.initialise()

@@ -60,8 +60,10 @@ func TestWayOut(t *testing.T) {
 // TestWayOutOfAnotherHistory: what the server has lost stays in Kafka, what it
 // has committed since in the same place comes to it.
 func TestWayOutOfAnotherHistory(t *testing.T) {
+	t.Parallel()
 	for name, command := range map[string]string{"history_diverged": "true", "timeline_diverged": "touch standby.signal"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p, pg := volatile(t)
 			keepVolume(t, pg)
 			p.writeElsewhere()
@@ -122,6 +124,7 @@ func runbookSQL(t *testing.T) (statements []string) {
 
 // TestSlotIsLost: Postgres gave up waiting for its reader.
 func TestSlotIsLost(t *testing.T) {
+	t.Parallel()
 	for _, release := range []harness.Release{harness.Newest, harness.Oldest} {
 		pg := harness.DedicatedPostgres(t, release, map[string]string{"max_slot_wal_keep_size": "1MB"})
 		p := newPipeline(t, pg.PG)
