@@ -31,6 +31,9 @@ func scenes() []scene {
 		{"standby", replicatedWorld, []fault{
 			{name: "promotion of a synchronous standby", long: 10, short: 1, plan: outages, strike: promote},
 		}},
+		{"cluster", clusterWorld, []fault{
+			{name: "SIGKILL of a leader of three brokers", long: 10, short: 1, plan: elections, strike: killLeader},
+		}},
 	}
 }
 
@@ -60,6 +63,7 @@ type strike struct {
 	when    phase       // a relay's
 	backlog int         // big transactions that wait for it
 	seed    uint64      // of these
+	leads   int         // a broker that leads this partition; -1: that coordinates
 	timeout bool        // nobody ends the zombie's connection: Postgres must
 	point   crash.Point // where it dies
 	arrival int         // and the how manieth time it comes there
@@ -72,6 +76,9 @@ func (s strike) String() string {
 		return fmt.Sprintf("%s, arrival %d", s.point, s.arrival)
 	case s.timeout:
 		text += ", noticed by timeout"
+	}
+	if s.leads < 0 {
+		text += ", the coordinator"
 	}
 	if s.backlog > 0 {
 		text += fmt.Sprintf(", %d big transactions behind", s.backlog)
@@ -186,6 +193,40 @@ func promote(r *run, s strike) {
 	r.observer.await(200)
 	relay.WaitReady(patience)
 	pair.Rejoin()
+}
+
+// elections: a third of them strike the coordinator of the relay's transactions.
+func elections(chance *rand.Rand, times int) []strike {
+	plan := outages(chance, times)
+	for n := range plan {
+		plan[n].leads = chance.IntN(len(aggregates) * partitions)
+		if n%3 == 2 {
+			plan[n].leads = -1
+		}
+	}
+	return plan
+}
+
+// killLeader kills one broker of a cluster that is whole, waits until events flow
+// without it, and starts it again.
+func killLeader(r *run, s strike) {
+	r.t.Helper()
+	relay, cluster := r.running(), r.world.cluster
+	cluster.AwaitInSync()
+	var leader int
+	if s.leads < 0 {
+		leader = cluster.Coordinator(r.name)
+	} else {
+		leader = cluster.Leader(r.topic(aggregates[s.leads/partitions]), int32(s.leads%partitions))
+	}
+	r.work(relay, s)
+	cluster.Node(leader).Kill()
+	killed := time.Now()
+	r.returns = append(r.returns, moment{killed, r.observer.ends(readUncommitted)})
+	r.observer.await(200)
+	r.lasting(relay, s.lasts)
+	cluster.Node(leader).Start()
+	relay.WaitReady(patience)
 }
 
 func zombies(chance *rand.Rand, times int) []strike {

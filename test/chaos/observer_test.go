@@ -49,7 +49,7 @@ type place struct {
 type offsets map[place]int64
 
 // observe reads until the test's end.
-func observe(t testing.TB, brokers string, topics map[string]int) *observer {
+func observe(t testing.TB, brokers []string, topics map[string]int) *observer {
 	t.Helper()
 	from := map[string]map[int32]kgo.Offset{}
 	for topic, partitions := range topics {
@@ -58,7 +58,7 @@ func observe(t testing.TB, brokers string, topics map[string]int) *observer {
 			from[topic][int32(p)] = kgo.NewOffset().AtStart()
 		}
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.AlwaysRetryEOF(), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ type world struct {
 
 	broker, postgres harness.Faulty        // where there is one of each
 	replicated       *harness.ReplicatedPG // where there are two
+	cluster          *harness.KafkaCluster // where there are three
 }
 
 // plainWorld has one server of each kind.
@@ -53,6 +54,17 @@ func replicatedWorld(t *testing.T) *world {
 		pair.Exec(t, "create role "+role+" superuser login")
 	}
 	return &world{pg: pair.PG, kafka: harness.DedicatedKafka(t, harness.Newest).Broker, replicated: pair}
+}
+
+// clusterWorld has three brokers.
+func clusterWorld(t *testing.T) *world {
+	t.Helper()
+	cluster := harness.DedicatedKafkaCluster(t)
+	pg := harness.DedicatedPostgres(t, harness.Newest, nil)
+	for _, role := range roles {
+		pg.Exec(t, "create role "+role+" superuser login")
+	}
+	return &world{pg: pg.PG, kafka: cluster.Broker, cluster: cluster}
 }
 
 // database is a new one, at the same address.
@@ -109,7 +121,7 @@ func (w *world) newRun(t *testing.T, mode string, seed uint64) *run {
 	if code, stdout, stderr := harness.RunWalpost(t, r.yaml(roles[0]), "init"); code != 0 {
 		t.Fatalf("init: exit code %d\n%s%s", code, stdout, stderr)
 	}
-	r.observer = observe(t, w.kafka.Addr, r.topics)
+	r.observer = observe(t, w.kafka.Addrs, r.topics)
 	r.load = harness.StartLoad(t, r.pg, harness.LoadConfig{
 		Types: aggregates, Keys: 120, MaxRows: 50, BigRows: 2000, BigOne: 400, Rate: 120, Batch: true, Seed: seed | 1,
 	})
@@ -129,8 +141,8 @@ func (r *run) yaml(role string) string {
 		"http: {listen: '${" + harness.EnvHTTP + "}'}",
 		"kafka:",
 		"  delivery: " + r.mode,
-		"  brokers: ['" + r.world.kafka.Addr + "']",
-		"  checkpoint: {topic: " + r.topic("checkpoint") + "}",
+		"  brokers: ['" + strings.Join(r.world.kafka.Addrs, "', '") + "']",
+		"  checkpoint: {topic: " + r.topic("checkpoint") + ", transactional_id: " + r.name + "}",
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
