@@ -58,6 +58,10 @@ const (
 	// successor fences it.
 	markTxnTimeout = 10 * time.Second
 
+	// pairWait is how long a lone record waits for another one: event and mark may
+	// go to different brokers.
+	pairWait = 200 * time.Microsecond
+
 	// marksMaxMessageBytes bounds a batch of marks. It does not follow
 	// Config.MaxMessageBytes, which may be small: the floors mark grows with
 	// the number of partitions, whatever size the events have.
@@ -113,8 +117,15 @@ func (c Config) eventConfig(d *dialer) *sarama.Config {
 
 // transactionConfig is that of an atomic session's producer: it carries events
 // like the event producer and commits like the marks producer.
+//
+// A transaction of one event is one event and one mark, which Commit sends right
+// behind it. If sarama sent the event at once, the mark would need an
+// AddPartitionsToTxn and a Produce of its own, about half of the whole commit
+// (BenchmarkCommit in test/integration). So a request takes two records, or
+// as many as have come after pairWait.
 func (c Config) transactionConfig(d *dialer, inError func() bool) *sarama.Config {
 	conf := c.eventConfig(d)
+	conf.Producer.Flush.Messages, conf.Producer.Flush.Frequency = 2, pairWait
 	c.makeTransactional(conf, d, inError, c.TransactionTimeout)
 	return conf
 }
