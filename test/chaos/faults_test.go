@@ -255,6 +255,7 @@ func wakeZombie(r *run, s strike) {
 	r.work(asleep, s)
 	asleep.Pause()
 	ends := r.observer.ends(readUncommitted)
+	r.deaths = append(r.deaths, death{ends})
 	if !s.timeout {
 		r.pg.Exec(r.t, "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active", r.name)
 	}

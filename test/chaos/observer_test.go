@@ -208,15 +208,14 @@ func (o *observer) all() ([]seen, error) {
 	return slices.Clip(o.seen), o.lost
 }
 
-// records are all that was read, as a ledger wants them.
-func (o *observer) records() []harness.Record {
-	all, _ := o.all()
-	records := make([]harness.Record, 0, len(all))
+// records are what a ledger judges.
+func records(all []seen) []harness.Record {
+	list := make([]harness.Record, 0, len(all))
 	for _, s := range all {
-		records = append(records, harness.Record{
+		list = append(list, harness.Record{
 			Topic: s.topic, Partition: s.partition, Offset: s.offset, Key: []byte(s.key), Value: []byte(s.value),
 			Headers: []harness.Header{{Key: outbox.HeaderID, Value: []byte(s.id)}},
 		})
 	}
-	return records
+	return list
 }

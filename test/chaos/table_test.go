@@ -44,7 +44,7 @@ func (a *table) command() string {
 func (a *table) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "`%s`, on %d cores:\n\n", a.command(), runtime.NumCPU())
-	b.WriteString("| Delivery | Fault, under load | Times | Events | Lost | Duplicates in flight | Other duplicates | Keys out of order | Transactions torn at rest | First event after: median | longest |\n")
+	b.WriteString("| Delivery | Fault, under load | Times | Events | Lost | Duplicates by requests in flight | Other duplicates | Keys out of order | Transactions torn at rest | First event after: median | longest |\n")
 	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	byMode := slices.Clone(a.rows)
 	slices.SortStableFunc(byMode, func(x, y *result) int { return slices.Index(modes, x.mode) - slices.Index(modes, y.mode) })

@@ -20,38 +20,44 @@ type result struct {
 	broken bool // a promise, or the run did not come to its end
 
 	harness.Report
-	inFlight int      // duplicates that are explained
-	other    []string // events with a duplicate that is not
-	others   int      // how many such duplicates
-	torn     []string // events of transactions that were partly in Kafka at rest
-	cut      error    // the consumer found the log cut off
+	punctual harness.Report // the same, less the records that came late
+	inFlight int            // duplicates that are explained
+	other    []string       // events with a duplicate that is not
+	others   int            // how many such duplicates
+	torn     []string       // events of transactions that were partly in Kafka at rest
+	cut      error          // the consumer found the log cut off
 	recovery []time.Duration
 }
 
 // judge compares what was read with what was written.
-func (x *result) judge(report harness.Report, r *run) {
-	x.Report = report
-	x.torn = r.torn
+func (x *result) judge(r *run) {
 	all, cut := r.observer.all()
-	x.cut = cut
-	x.inFlight, x.other = explain(all, r.deaths)
-	x.others = report.Duplicates - x.inFlight
+	late := lateness(all, r.deaths)
+	x.Report = r.load.Verify(records(all))
+	x.punctual = r.load.Verify(records(slices.DeleteFunc(slices.Clone(all), late)))
+	x.torn, x.cut = r.torn, cut
+	x.inFlight, x.other = explain(all, late)
+	x.others = x.Duplicates - x.inFlight
 	x.recovery = recoveries(all, r.returns)
 }
 
-// explain counts the duplicates of which one copy was in flight when its sender
-// was killed, and lists the events with others. A copy was in flight if its
-// sender had been killed and the partition did not hold it yet when that was
-// certain, which is before the successor was started.
-func explain(all []seen, deaths []death) (inFlight int, other []string) {
+// lateness tells which records were in flight when their sender was killed, or
+// stopped: their partition did not hold them yet when that was certain, which is
+// before the successor took over.
+func lateness(all []seen, deaths []death) func(seen) bool {
 	doomed := killedBy(all, deaths)
+	return func(s seen) bool {
+		n, killed := doomed[s.producer]
+		return killed && s.offset >= deaths[n].ends[s.place]
+	}
+}
+
+// explain counts the duplicates of which one copy was late, and lists the events
+// with others.
+func explain(all []seen, late func(seen) bool) (inFlight int, other []string) {
 	twice := copies(all)
 	for _, id := range slices.Sorted(maps.Keys(twice)) {
-		late := slices.ContainsFunc(twice[id], func(s seen) bool {
-			n, killed := doomed[s.producer]
-			return killed && s.offset >= deaths[n].ends[s.place]
-		})
-		if late {
+		if slices.ContainsFunc(twice[id], late) {
 			inFlight += len(twice[id]) - 1
 		} else {
 			other = append(other, id)
@@ -100,7 +106,7 @@ func recoveries(all []seen, returns []moment) []time.Duration {
 
 // err is nil if every promise was kept.
 func (x *result) err() error {
-	broken := []error{x.findings(x.Report).Err(), x.cut}
+	broken := []error{x.findings().Err(), x.cut}
 	if x.times < 1 {
 		broken = append(broken, errors.New("nothing was broken"))
 	}
@@ -110,7 +116,7 @@ func (x *result) err() error {
 	if n := x.inFlight; n > 0 && x.mode == exactlyOnce {
 		broken = append(broken, fmt.Errorf("%d duplicates of requests in flight", n))
 	}
-	if n := len(x.other); n > 0 && !x.mayRepeat() {
+	if n := len(x.other); n > 0 {
 		broken = append(broken, fmt.Errorf("%d duplicates that nothing excuses, of %s", x.others, some(x.other)))
 	}
 	if n := len(x.torn); n > 0 && x.mode == exactlyOnce {
@@ -122,14 +128,12 @@ func (x *result) err() error {
 	return nil
 }
 
-// mayRepeat: nothing fences a zombie's events without transactions.
-func (x *result) mayRepeat() bool { return x.mode == idempotent && x.fault.name == zombie }
-
-// findings are those of a report that no run may have. Zombies that are not
-// fenced may publish an event before its turn: then its first record is early.
-func (x *result) findings(report harness.Report) harness.Report {
-	if x.mayRepeat() {
-		report.FirstOrder = nil
+// findings are those that no run may have. Without transactions nothing fences a
+// zombie's last requests, so that what is in order is the rest.
+func (x *result) findings() harness.Report {
+	report := x.Report
+	if x.mode == idempotent && x.fault.name == zombie {
+		report.FirstOrder, report.LastOrder = x.punctual.FirstOrder, x.punctual.LastOrder
 	}
 	return report
 }
