@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/walpost/walpost/test/harness"
 	"github.com/walpost/walpost/test/harness/servers"
 )
@@ -67,11 +69,20 @@ func clusterWorld(t *testing.T) *world {
 	return &world{pg: pg.PG, kafka: cluster.Broker, cluster: cluster}
 }
 
-// database is a new one, at the same address.
+// database is a new one, at the same address. A client that asks a standby for one
+// that it has not got yet is refused, and does not ask the primary.
 func (w *world) database(t *testing.T, name string) *harness.PG {
 	t.Helper()
 	w.pg.Exec(t, "create database "+name)
-	return &harness.PG{Addr: w.pg.Addr, Database: name, URL: strings.Replace(w.pg.URL, "/"+w.pg.Database, "/"+name, 1)}
+	pg := &harness.PG{Addr: w.pg.Addr, Database: name, URL: strings.Replace(w.pg.URL, "/"+w.pg.Database, "/"+name, 1)}
+	harness.Eventually(t, patience, "the new database is there", func() error {
+		conn, err := pgx.Connect(t.Context(), pg.URL)
+		if err != nil {
+			return err
+		}
+		return conn.Close(t.Context())
+	})
+	return pg
 }
 
 // run is one pipeline under load, and what is done to it.
