@@ -18,11 +18,21 @@
 // predecessor; only what the marks say after that is final, and is what
 // continuity is judged by.
 //
-// Four goroutines make up a life, joined by an errgroup: feed (Next, map,
-// Send), confirm (the settled prefix → marks → Postgres), watch (an end of the
-// session or the stream that the others, blocked, would not see, and a
-// standstill) and monitor (a publication that is altered under way). The sink's own goroutine calls settle. They meet in the flight,
-// under its mutex.
+// The goroutines of a life are joined by an errgroup: those of the delivery,
+// watch (an end of the session or the stream that the others, blocked, would not
+// see, and a standstill) and monitor (a publication that is altered under way).
+// The sink's own goroutine calls settle. They meet in the flight, under its mutex.
+//
+// # Delivery
+//
+// The sink's kind decides. A continuous sink shows each event as soon as it holds
+// it: feed sends (Next, map, Send) and confirm follows behind (the settled prefix →
+// marks → Postgres). An atomic sink shows events and marks together: one
+// goroutine sends and commits, as many whole transactions as wait.
+//
+// Whatever the kind, a life begins by dropping what the checkpoint covers; see
+// resumption. What a predecessor published beyond the checkpoint is the sink's to
+// recognise.
 //
 // # Winding up
 //
