@@ -57,7 +57,7 @@ test-integration: servers ## tests on real Postgres and Kafka; RUN=name limits t
 # Without the race detector: the relay shall be as fast as it is.
 chaos: servers ## break everything under load and count; SHORT=1, SEED=n, RUN=TestChaos/scene/mode/fault, UPDATE=1
 	WALPOST_TEST_SERVERS=$$(cat $(MODE)) \
-	  $(GO) test -count=1 -v -timeout 60m $(if $(SHORT),-short) $(if $(RUN),-run '$(RUN)') ./test/chaos \
+	  $(GO) test -count=1 -v -timeout 90m $(if $(SHORT),-short) $(if $(RUN),-run '$(RUN)') ./test/chaos \
 	  $(if $(SEED)$(UPDATE),-args $(if $(SEED),-seed $(SEED)) $(if $(UPDATE),-update))
 
 servers: # one choice for the whole run, printed

@@ -25,7 +25,8 @@ func scenes() []scene {
 			{name: "SIGKILL of the relay", long: 100, short: 12, plan: kills, strike: killRelay},
 			{name: "SIGKILL of the broker", long: 20, short: 2, plan: outages, strike: killBroker},
 			{name: "SIGKILL of Postgres", long: 10, short: 2, plan: outages, strike: killPostgres},
-			{name: zombie, long: 10, short: 2, plan: zombies, strike: wakeZombie},
+			{name: "zombie, woken after seconds", zombie: true, long: 10, short: 1, plan: sleepers, strike: wakeZombie},
+			{name: "zombie, woken at once", zombie: true, long: 10, short: 1, plan: zombies, strike: wakeZombie},
 			{name: "SIGKILL at each crash point", long: 4, short: 1, plan: points, strike: crashAt},
 		}},
 		{"standby", replicatedWorld, []fault{
@@ -40,13 +41,11 @@ func scenes() []scene {
 // fault is one kind, and what it takes to plan and to commit it.
 type fault struct {
 	name        string
-	long, short int // how often
+	zombie      bool // a relay is stopped, succeeded, and woken
+	long, short int  // how often
 	plan        func(chance *rand.Rand, times int) []strike
 	strike      func(*run, strike)
 }
-
-// zombie is a relay that is stopped, succeeded, and woken.
-const zombie = "zombie"
 
 func (f fault) times(short bool) int {
 	if short {
@@ -229,12 +228,24 @@ func killLeader(r *run, s strike) {
 	relay.WaitReady(patience)
 }
 
+// sleepers sleep for longer than a relay may without noticing that it did (sink/kafka,
+// Config.PauseLimit).
+func sleepers(chance *rand.Rand, times int) []strike {
+	plan := zombies(chance, times)
+	for n := range plan {
+		plan[n].lasts += 3500 * time.Millisecond
+		plan[n].timeout = n%2 == 1
+	}
+	return plan
+}
+
+// zombies are woken as soon as their successor is at work.
 func zombies(chance *rand.Rand, times int) []strike {
 	plan := make([]strike, times)
 	for n := range plan {
 		plan[n] = strike{
-			when: streaming, after: 300*time.Millisecond + within(chance, time.Second), lasts: within(chance, time.Second),
-			backlog: n % 2 * (2 + chance.IntN(4)), seed: chance.Uint64(), timeout: n%4 == 3,
+			when: streaming, after: 300*time.Millisecond + within(chance, time.Second), lasts: within(chance, 500*time.Millisecond),
+			backlog: n % 2 * (2 + chance.IntN(4)), seed: chance.Uint64(),
 		}
 	}
 	return plan

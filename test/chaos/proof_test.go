@@ -83,16 +83,16 @@ func TestDuplicatesAreExcusedOnlyInFlight(t *testing.T) {
 func TestBrokenPromisesAreErrors(t *testing.T) {
 	flaws := map[string]struct {
 		plant   func(*result)
-		allowed string // "mode" or "mode, fault"
+		allowed string // "mode" or "mode, zombies"
 	}{
 		"lost":                  {plant: func(x *result) { x.Missing = []string{"a"} }},
 		"rolled back":           {plant: func(x *result) { x.RolledBack = []string{"a"} }},
 		"unknown":               {plant: func(x *result) { x.Unknown = []string{"a"} }},
 		"altered":               {plant: func(x *result) { x.Altered = []string{"a"} }},
 		"split key":             {plant: func(x *result) { x.Split = []string{"k"} }},
-		"last out of order":     {plant: func(x *result) { x.LastOrder = []string{"k"} }, allowed: "idempotent, zombie"},
+		"last out of order":     {plant: func(x *result) { x.LastOrder = []string{"k"} }, allowed: "idempotent, zombies"},
 		"without the late ones": {plant: func(x *result) { x.LastOrder, x.punctual.LastOrder = []string{"k"}, []string{"k"} }},
-		"first out of order":    {plant: func(x *result) { x.FirstOrder = []string{"k"} }, allowed: "idempotent, zombie"},
+		"first out of order":    {plant: func(x *result) { x.FirstOrder = []string{"k"} }, allowed: "idempotent, zombies"},
 		"duplicate":             {plant: func(x *result) { x.other, x.others = []string{"a"}, 1 }},
 		"duplicate, in flight":  {plant: func(x *result) { x.inFlight = 1 }, allowed: "idempotent"},
 		"torn transaction":      {plant: func(x *result) { x.torn = []string{"a"} }, allowed: "idempotent"},
@@ -108,7 +108,7 @@ func TestBrokenPromisesAreErrors(t *testing.T) {
 					t.Fatalf("nothing is wrong, but: %v", err)
 				}
 				flaw.plant(x)
-				allowed := flaw.allowed == mode || flaw.allowed == mode+", "+f.name
+				allowed := flaw.allowed == mode || f.zombie && flaw.allowed == mode+", zombies"
 				if err := x.err(); (err == nil) != allowed {
 					t.Errorf("%s, in mode %s under %s: %v", name, mode, f.name, err)
 				}

@@ -132,7 +132,7 @@ func (x *result) err() error {
 // zombie's last requests, so that what is in order is the rest.
 func (x *result) findings() harness.Report {
 	report := x.Report
-	if x.mode == idempotent && x.fault.name == zombie {
+	if x.mode == idempotent && x.fault.zombie {
 		report.FirstOrder, report.LastOrder = x.punctual.FirstOrder, x.punctual.LastOrder
 	}
 	return report
