@@ -62,8 +62,8 @@
 // # Bounds
 //
 // By default histories of two transactions with up to two events, in up to two
-// partitions, and two faults of the kinds in the scenario's name; in less than a
-// minute on one core. -bounds=large stops at every point, adds a transaction and
+// partitions, and one or two faults of the kinds in the scenario's name; in about
+// a minute on one core. -bounds=large stops at every point, adds a transaction and
 // takes hours in some scenarios: give -run and -timeout. With the race detector,
 // which costs ten times as much, -bounds=small is the default.
 //
