@@ -129,8 +129,9 @@
 // The tail is a set, because predecessors may have left holes: the newest
 // position in it says nothing of earlier ones. From the first event of a key on
 // that is missing, or whose last record comes before that of an earlier event,
-// every event of the key is sent again. So the last records of each key are in
-// the order of their positions, however many crashes there were.
+// every event of the key is sent again; earlier events that are committed and
+// don't come again count, too. So the last records of each key are in the order
+// of their positions, however many crashes there were.
 //
 // When the messages are past the newest position in the tail, it is dropped, and
 // nothing is looked up any more. Until then the partition's floor stays: a

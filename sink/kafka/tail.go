@@ -33,7 +33,7 @@ type tail struct {
 	// other; neither is skipped because of the other.
 	seed maphash.Seed
 	sent map[uint64]struct{} // keys of which an event was missing
-	last map[lane]int64      // offset of the last event that was skipped
+	last map[lane]int64      // offset of the last event that was skipped or does not come any more
 }
 
 // found is the last record of an event in one place.
@@ -76,7 +76,11 @@ func sourceOf(m *outbox.Message) []byte {
 // later record of an event replaces an earlier one. Places follow each other.
 func (t *tail) add(at place, offset int64, r *sarama.Record) {
 	pos, id, ok := eventOf(r, t.source)
-	if !ok || pos.Compare(t.from) < 0 {
+	if !ok {
+		return
+	}
+	if pos.Compare(t.from) < 0 {
+		t.precede(at, offset, r)
 		return
 	}
 	before := t.events[pos]
@@ -86,6 +90,14 @@ func (t *tail) add(at place, offset int64, r *sarama.Record) {
 	t.events[pos] = &found{id: string(id), at: at, offset: offset, also: before}
 	if pos.Compare(t.newest) > 0 {
 		t.newest = pos
+	}
+}
+
+// precede takes a record of an event that does not come any more. One that was
+// sent again to close a hole may stand after records of later events of its key.
+func (t *tail) precede(at place, offset int64, r *sarama.Record) {
+	if r.Key != nil {
+		t.last[lane{maphash.Bytes(t.seed, r.Key), at}] = offset
 	}
 }
 
