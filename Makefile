@@ -9,6 +9,8 @@ RUN          ?=
 SHORT        ?=
 SEED         ?=
 UPDATE       ?=
+# BOUNDS of `make model`: small, default or large.
+BOUNDS       ?=
 FUZZTIME     ?= 10s
 
 CACHE        := $(CURDIR)/.cache
@@ -29,7 +31,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test test-unit test-integration chaos servers lint vuln fuzz cover clean
+.PHONY: help demo build test test-unit test-integration model chaos servers lint vuln fuzz cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,8 +53,13 @@ test-unit: ## tests without servers
 test-integration: servers ## tests on real Postgres and Kafka; RUN=name limits them
 	@rm -f $(REPORT)
 	WALPOST_TEST_SERVERS=$$(cat $(MODE)) WALPOST_TEST_REPORT=$(REPORT) \
-	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 15m $$($(GO) list ./test/... | grep -v '/test/chaos')
+	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 15m $$($(GO) list ./test/... | grep -Ev '/test/(chaos|model)$$')
 	@$(if $(RUN),true,$(GO) run ./test/harness/cmd/servers check $$(cat $(MODE)) $(REPORT))
+
+# Without the race detector, which costs ten times as much: goroutines take turns
+# there anyway.
+model: ## the relay between simulated ends, in every order of failures; BOUNDS=large takes hours
+	$(GO) test -count=1 -timeout $(if $(BOUNDS),24h,10m) ./test/model $(if $(RUN),-run '$(RUN)') $(if $(BOUNDS),-args -bounds=$(BOUNDS))
 
 # Without the race detector: the relay shall be as fast as it is.
 chaos: servers ## break everything under load and count; SHORT=1, SEED=n, RUN=TestChaos/scene/mode/fault, UPDATE=1

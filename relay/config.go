@@ -49,11 +49,14 @@ type Config struct {
 	StopOversized bool
 	// OpenTimeout bounds each step of opening a pipeline; 15 s.
 	OpenTimeout time.Duration
+	// CommitTimeout bounds a commit of the sink; 30 s. It leaves the sink time to
+	// find out by itself what is wrong.
+	CommitTimeout time.Duration
 	// ShutdownTimeout bounds winding up; 20 s.
 	ShutdownTimeout time.Duration
 	// CheckpointInterval is how often the checkpoint is written and confirmed
-	// while events flow; 1 s. It bounds what is sent twice after a crash, not
-	// latency.
+	// while events flow; 1 s. It bounds what a successor reads again after a crash,
+	// not latency.
 	CheckpointInterval time.Duration
 	// IdleInterval is the same while only WAL of others passes; 5 s.
 	IdleInterval time.Duration
@@ -81,6 +84,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxTransactionEvents, 100_000)
 	setDefault(&c.TransactionTime, 30*time.Second)
 	setDefault(&c.OpenTimeout, 15*time.Second)
+	setDefault(&c.CommitTimeout, 30*time.Second)
 	setDefault(&c.ShutdownTimeout, 20*time.Second)
 	setDefault(&c.CheckpointInterval, time.Second)
 	setDefault(&c.IdleInterval, 5*time.Second)
@@ -108,11 +112,21 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Fingerprint changes with whatever decides which rows become which messages.
+// Fingerprint changes with whatever decides which rows become which messages. It
+// is kept in Kafka: with a field that a table doesn't use it must stay what it
+// was, or a new version of walpost would take itself for a change of routing.
 func Fingerprint(tables []mapping.Table) string {
 	h := sha256.New()
 	for _, t := range tables {
-		_, _ = fmt.Fprintf(h, "%q.%q %q %q\n", t.Schema, t.Name, t.Columns, t.Topic)
+		for _, field := range [][2]string{
+			{"schema", t.Schema}, {"table", t.Name}, {"topic", t.Topic},
+			{"id", t.Columns.ID}, {"aggregate_type", t.Columns.AggregateType}, {"aggregate_id", t.Columns.AggregateID},
+			{"type", t.Columns.Type}, {"payload", t.Columns.Payload},
+		} {
+			if field[1] != "" {
+				_, _ = fmt.Fprintf(h, "%s=%q\n", field[0], field[1])
+			}
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }

@@ -101,8 +101,8 @@ func (d *continuous) confirm(ctx, lasting context.Context) error {
 
 // due reports whether the checkpoint should move: for events always, for a bare
 // position only now and then. The first events of a life don't wait for the
-// interval to pass: a relay that is killed again and again would otherwise send
-// the same ones for ever.
+// interval to pass: a relay that is killed again and again would otherwise have
+// more and more to look for in the sink.
 func (d *continuous) due(since time.Duration) bool {
 	since += d.cfg.CheckpointInterval / ticks / 2 // ticks are not exact
 	if d.flight.safe().after > d.remembered {
@@ -113,7 +113,7 @@ func (d *continuous) due(since time.Duration) bool {
 
 func (d *continuous) rememberSettled(ctx context.Context) error {
 	at := d.flight.safe()
-	err := d.remember(ctx, at)
+	err := d.remember(ctx, at, false)
 	if err == nil {
 		d.remembered = at.after
 	}

@@ -27,9 +27,7 @@ type flight struct {
 	maxBytes  int
 	now       func() time.Time
 
-	// deferred: what is settled is observed when it is revealed. Set before the
-	// first settlement.
-	deferred bool
+	deferred bool // what is settled is observed when it is revealed
 
 	room chan struct{} // something was settled; capacity 1
 
@@ -73,7 +71,7 @@ func (p *point) set(m *outbox.Message) {
 
 func newFlight(cfg Config) *flight {
 	return &flight{
-		tracker: checkpoint.NewTracker(), observer: cfg.Observer,
+		tracker: checkpoint.NewTracker(), observer: cfg.Observer, deferred: cfg.Sink.Atomic(),
 		maxEvents: cfg.MaxInFlightEvents, maxBytes: cfg.MaxInFlightBytes,
 		now: time.Now, room: make(chan struct{}, 1),
 	}

@@ -13,7 +13,7 @@ import (
 
 func newTestFlight(maxEvents, maxBytes int) (*flight, *fakeObserver) {
 	o := newFakeObserver()
-	return newFlight(Config{Observer: o, MaxInFlightEvents: maxEvents, MaxInFlightBytes: maxBytes}), o
+	return newFlight(Config{Sink: &fakeKafka{}, Observer: o, MaxInFlightEvents: maxEvents, MaxInFlightBytes: maxBytes}), o
 }
 
 // fly does what Pipeline.deliver does, with messages made by hand: those of
@@ -226,7 +226,7 @@ func TestFlightSettledGivesUp(t *testing.T) {
 // Within the steady state a batch on its way through costs no memory, and so
 // none an event.
 func TestFlightAllocatesNothingInTheSteadyState(t *testing.T) {
-	f := newFlight(Config{Observer: silent{}, MaxInFlightEvents: 1000, MaxInFlightBytes: 1 << 20})
+	f := newFlight(Config{Sink: &fakeKafka{}, Observer: silent{}, MaxInFlightEvents: 1000, MaxInFlightBytes: 1 << 20})
 	b := batch(transaction(10, "a-1", "a-2"), transaction(20, "a-3"), part(30, 35, rows(0, "b-4", "b-5")))
 	seqs := make([]uint64, b.Rows)
 	next, lsn := uint64(0), uint64(0)

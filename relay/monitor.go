@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/walpost/walpost/replication"
@@ -10,12 +11,14 @@ import (
 // monitor looks at the publication now and then, on a connection of its own.
 // What a narrowed publication leaves out is not in the stream, and nothing in
 // the stream says so; it can only be noticed, and the relay stopped, before more
-// is left out. A server that can't be asked is the stream's business.
+// is left out. A server that is away is the stream's business; one that refuses to
+// be asked while the stream lives is worth a line in the log.
 func (p *Pipeline) monitor(ctx context.Context) error {
 	tick := time.NewTicker(p.cfg.MonitorInterval)
 	defer tick.Stop()
 	want := Expectation{Tables: p.cfg.Tables}
 	seen := attachments{}
+	failures := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -23,16 +26,34 @@ func (p *Pipeline) monitor(ctx context.Context) error {
 		case <-tick.C:
 		}
 		facts, err := p.cfg.Source.Look(ctx)
-		if err != nil {
+		if err != nil || !p.origin.is(facts) {
+			if failures++; failures == blindAfter {
+				p.cfg.Logger.Warn("the publication can't be looked at; while that lasts an altered one is not noticed", "pipeline", p.cfg.Pipeline, "error", fmt.Sprint(err))
+			}
 			continue
 		}
-		if err := published(want, p.published, facts.Publication); err != nil {
+		failures = 0
+		if err := published(want, p.publication, facts.Publication); err != nil {
 			return err
 		}
 		if err := seen.compare(facts.Publication); err != nil {
 			return err
 		}
 	}
+}
+
+// blindAfter is how many looks in a row may fail.
+const blindAfter = 3
+
+// origin is the server, and its history, that a life's events come from. With
+// several hosts in the URL a look may lead to another.
+type origin struct {
+	systemID string
+	timeline int32
+}
+
+func (o origin) is(facts replication.Facts) bool {
+	return o == origin{facts.SystemID, facts.Timeline}
 }
 
 // attachments are the partitions that were seen, by OID, and since when each was

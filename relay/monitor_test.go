@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -103,4 +106,32 @@ func TestMonitorNoticesThatThePublicationIsGone(t *testing.T) {
 		elapse(p.cfg.MonitorInterval)
 		judge(t, <-l.ended, "publication_missing", "", false)
 	})
+}
+
+// A look that leads nowhere, or to another server, says nothing about the
+// publication, and that is said once.
+func TestMonitorSaysThatItIsBlind(t *testing.T) {
+	for name, blind := range map[string]func(p *fakePostgres){
+		"refused":        func(p *fakePostgres) { p.dialErr = away("postgres_auth_failed") },
+		"another server": func(p *fakePostgres) { p.facts.Timeline, p.facts.Publication = 2, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				w := newWorld()
+				p := w.pipeline(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+				l := live(p)
+				<-w.pg.sources
+				synctest.Wait()
+				w.pg.set(blind)
+				elapse((blindAfter + 2) * p.cfg.MonitorInterval)
+				if err := l.stop(); err != nil {
+					t.Error(err)
+				}
+				if n := strings.Count(log.String(), "can't be looked at"); n != 1 {
+					t.Errorf("said %d times:\n%s", n, &log)
+				}
+			})
+		})
+	}
 }

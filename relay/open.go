@@ -19,11 +19,22 @@ func (p *Pipeline) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.takeSink(ctx, want, record, facts); err != nil {
-		p.source.Close()
-		return err
+	err = p.takeSink(ctx, want, record, facts)
+	if err == nil {
+		err = p.follow(ctx, facts)
 	}
-	return nil
+	if err != nil {
+		p.abandon(ctx)
+	}
+	return err
+}
+
+// abandon closes what was opened. Nothing was sent.
+func (p *Pipeline) abandon(ctx context.Context) {
+	if p.session != nil {
+		_ = p.session.Close(ctx)
+	}
+	p.source.Close()
 }
 
 // askSink finds out what can be known without touching Postgres or fencing
@@ -107,14 +118,7 @@ func (p *Pipeline) takeSink(ctx context.Context, want Expectation, before *check
 		return err
 	}
 	p.session = session
-	err = p.prove(want, before, marks, facts)
-	if err == nil {
-		err = p.follow(ctx, facts)
-	}
-	if err != nil {
-		_ = session.Close(ctx)
-	}
-	return err
+	return p.prove(want, before, marks, facts)
 }
 
 func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[string][]byte, facts replication.Facts) error {
@@ -132,7 +136,8 @@ func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[
 	if err != nil {
 		return err
 	}
-	p.record, p.published = *record, record.Publication
+	p.record, p.publication = *record, record.Publication
+	p.origin = origin{facts.SystemID, facts.Timeline}
 	p.record.Configuration = Fingerprint(p.cfg.Tables)
 	p.intake = newIntake(mapper, record.Generation)
 	p.resumption = resume(record, facts.Slot.ConfirmedFlush, p.intake)
@@ -157,7 +162,8 @@ func (p *Pipeline) caughtUp(dropped int) {
 
 // follow makes the checkpoint follow the server to another timeline, if nothing
 // was published that does not exist there. It is written before the first event of the
-// new timeline is sent, which would pass for one of the old otherwise.
+// new timeline is sent, which would pass for one of the old otherwise. Looking at
+// what was published may take long; the sink sees to it that it gets on.
 func (p *Pipeline) follow(ctx context.Context, facts replication.Facts) error {
 	if int64(p.record.Timeline) == int64(facts.Timeline) {
 		return nil

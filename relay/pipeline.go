@@ -18,13 +18,14 @@ type Pipeline struct {
 	gauge *gauge
 	hooks hooks
 
-	source     Source
-	session    sink.Session
-	flight     *flight
-	intake     *intake
-	resumption *resumption
-	delivery   delivery
-	published  string // fingerprint of the publication
+	source      Source
+	session     sink.Session
+	flight      *flight
+	intake      *intake
+	resumption  *resumption
+	delivery    delivery
+	origin      origin
+	publication string // its fingerprint
 
 	// Of the goroutine that commits.
 	record       checkpoint.Record // as it was last written, or read

@@ -12,6 +12,7 @@ import (
 
 	"github.com/walpost/walpost/checkpoint"
 	"github.com/walpost/walpost/outbox"
+	"github.com/walpost/walpost/outbox/mapping"
 	"github.com/walpost/walpost/replication"
 )
 
@@ -215,5 +216,26 @@ func TestPipelineFollowsAPromotion(t *testing.T) {
 				expectJournal(t, w, "destination", "marks", "dial", "start", "open", "session closed", "source closed")
 			})
 		})
+	}
+}
+
+// It is in the checkpoints and marks of pipelines that exist.
+func TestFingerprintIsWhatItWas(t *testing.T) {
+	const want = "17d8b288d20db452"
+	table := outboxTable()
+	if got := Fingerprint([]mapping.Table{table}); got != want {
+		t.Errorf("%s, it was %s", got, want)
+	}
+	for _, change := range []func(*mapping.Table){
+		func(t *mapping.Table) { t.Schema = "other" }, func(t *mapping.Table) { t.Name = "other" }, func(t *mapping.Table) { t.Topic = "other" },
+		func(t *mapping.Table) { t.Columns.ID = "other" }, func(t *mapping.Table) { t.Columns.AggregateType = "other" },
+		func(t *mapping.Table) { t.Columns.AggregateID = "other" }, func(t *mapping.Table) { t.Columns.Type = "other" },
+		func(t *mapping.Table) { t.Columns.Payload = "other" },
+	} {
+		changed := table
+		change(&changed)
+		if Fingerprint([]mapping.Table{changed}) == want {
+			t.Errorf("the same for %+v", changed)
+		}
 	}
 }

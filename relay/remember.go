@@ -9,27 +9,22 @@ import (
 )
 
 // remember makes a position durable in the sink, then confirms it to Postgres. The
-// order is the invariant: the slot is never ahead of the checkpoint.
-func (p *Pipeline) remember(ctx context.Context, at point) error {
-	if at.lsn == 0 || at.lsn <= p.confirmedLSN {
-		return nil
-	}
+// order is the invariant: the slot is never ahead of the checkpoint. Where nothing
+// has moved it does nothing, unless the sink holds something that is to be shown.
+func (p *Pipeline) remember(ctx context.Context, at point, show bool) error {
 	// After a crash Postgres may begin before the checkpoint. Until it has
 	// caught up with it, there is nothing to write.
-	if at.lsn > uint64(p.record.Confirmed) {
+	if show || at.lsn > uint64(p.record.Confirmed) {
 		if err := p.write(ctx, at); err != nil {
 			return err
 		}
 	}
-	p.tell(at.lsn)
+	if at.lsn > p.confirmedLSN {
+		p.source.Confirm(at.lsn)
+		p.confirmedLSN = at.lsn
+		p.gauge.confirmed(at.lsn)
+	}
 	return nil
-}
-
-// tell lets Postgres forget what is before a position that the checkpoint covers.
-func (p *Pipeline) tell(lsn uint64) {
-	p.source.Confirm(lsn)
-	p.confirmedLSN = lsn
-	p.gauge.confirmed(lsn)
 }
 
 // write commits the checkpoint, through the events it speaks of and no further:
@@ -46,7 +41,7 @@ func (p *Pipeline) write(ctx context.Context, at point) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint at %s: %w", record.Confirmed, err)
 	}
-	ctx, cancel := p.bounded(ctx, "commit marks", "kafka_unreachable")
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.CommitTimeout, &late{"commit marks", p.cfg.CommitTimeout, "kafka_unreachable"})
 	defer cancel()
 	name := checkpoint.MarkName(p.cfg.Pipeline, p.cfg.Shard)
 	if err := p.session.Commit(ctx, at.after, map[string][]byte{name: mark}); err != nil {

@@ -222,7 +222,7 @@ func (s *Supervisor) rest(ctx context.Context) bool {
 
 func (s *Supervisor) farewell(err error) {
 	if err != nil {
-		s.cfg.Logger.Warn("relay stopped before everything in flight was acknowledged; it is sent again at the next start", "error", err.Error())
+		s.cfg.Logger.Warn("relay stopped before everything in flight was acknowledged; the next start sees to the rest", "error", err.Error())
 		return
 	}
 	s.cfg.Logger.Info("relay stopped", s.standing()...)

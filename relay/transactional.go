@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/walpost/walpost/checkpoint"
+	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/replication"
 )
 
@@ -20,7 +21,7 @@ import (
 // as nothing else waits to be read: caught up, each by itself, at once. While a
 // commit is in progress, others gather, and make up the next. Nothing waits for a
 // message to come, only for the rest of a Postgres transaction that has begun to
-// come, which is committed there already.
+// come, which Postgres has committed already.
 type transactional struct {
 	*Pipeline
 
@@ -38,7 +39,6 @@ func newTransactional(p *Pipeline) *transactional {
 }
 
 func (d *transactional) start(life, lasting context.Context, group *errgroup.Group) {
-	d.flight.deferred = true
 	group.Go(func() error { return d.run(life, lasting) })
 }
 
@@ -61,8 +61,10 @@ func (d *transactional) run(ctx, lasting context.Context) error {
 	}
 }
 
-// take sends a batch and notes where that leads to. Of a transaction with a row
-// that can't be mapped it sends nothing, so that those before can be committed.
+// take sends a batch and notes where that leads to. If the group is full where a
+// transaction ends inside the batch, it is committed there. Of a transaction with
+// a row that can't be mapped it sends nothing, so that those before can be
+// committed.
 func (d *transactional) take(ctx context.Context, batch *replication.Batch, l *load, cut bool) error {
 	if l == nil {
 		d.note(batch.Segments, 0)
@@ -70,11 +72,30 @@ func (d *transactional) take(ctx context.Context, batch *replication.Batch, l *l
 		batch.Recycle()
 		return nil
 	}
-	messages := l.messages
+	segments, messages := batch.Segments, l.messages
 	if cut {
-		messages = messages[:whole(batch.Segments, len(messages))]
+		messages = messages[:whole(segments, len(messages))]
 	}
 	if len(messages) == 0 {
+		return nil
+	}
+	defer d.flight.taken(l)
+	if i, n := lastEnd(segments); i > 0 && n < len(messages) && d.full(n, batch.Bytes) {
+		if err := d.send(ctx, segments[:i], messages[:n]); err != nil {
+			return err
+		}
+		if err := d.commit(ctx); err != nil {
+			return err
+		}
+		segments, messages = segments[i:], messages[n:]
+	}
+	d.bytes += batch.Bytes
+	return d.send(ctx, segments, messages)
+}
+
+func (d *transactional) send(ctx context.Context, segments []replication.Segment, messages []outbox.Message) error {
+	if len(messages) == 0 {
+		d.note(segments, 0)
 		return nil
 	}
 	if d.events == 0 {
@@ -86,10 +107,23 @@ func (d *transactional) take(ctx context.Context, batch *replication.Batch, l *l
 		d.at.set(m)
 		d.at.after = m.Seq + 1
 	}
-	d.note(batch.Segments, taken)
-	d.events, d.bytes = d.events+taken, d.bytes+batch.Bytes
-	d.flight.taken(l)
+	d.note(segments, taken)
+	d.events += taken
 	return err
+}
+
+// lastEnd is how many segments, with how many rows, lead to the last end of a
+// transaction among them. A batch is cut where memory ends, so when the relay is
+// behind, most end inside a transaction: a group must be able to end before that.
+func lastEnd(segments []replication.Segment) (count, rows int) {
+	n := 0
+	for i := range segments {
+		n += len(segments[i].Rows)
+		if segments[i].End != 0 {
+			count, rows = i+1, n
+		}
+	}
+	return count, rows
 }
 
 // whole is the number of rows of those segments that are whole, if only so many
@@ -133,7 +167,7 @@ func (d *transactional) commitIfDue(ctx context.Context, urgent bool) error {
 			return d.tooLarge()
 		}
 	case d.events > 0:
-		if !urgent && !d.full() && d.more() {
+		if !urgent && !d.full(0, 0) && d.more() {
 			return nil
 		}
 	case !urgent && time.Since(d.written) < d.cfg.IdleInterval:
@@ -152,9 +186,17 @@ func (d *transactional) more() bool {
 	return d.source.Ready()
 }
 
-func (d *transactional) full() bool {
-	return d.events >= d.cfg.GroupEvents || d.bytes >= d.cfg.MaxInFlightBytes || d.aged()
+// full reports whether no further transaction may join the group after so many
+// events and bytes more. A group that ages would leave the next one too little of
+// the time that it may take.
+func (d *transactional) full(events, bytes int) bool {
+	return d.events+events >= d.cfg.GroupEvents || d.bytes+bytes >= d.cfg.MaxInFlightBytes ||
+		d.events > 0 && time.Since(d.since) >= d.cfg.TransactionTime/groupShare
 }
+
+// groupShare is the part of the time for a transaction after which a group takes
+// no further ones.
+const groupShare = 10
 
 // oversized reports whether the Postgres transaction that is being sent is too
 // large, or takes too long, to be committed as a whole.
@@ -169,19 +211,12 @@ func (d *transactional) aged() bool { return time.Since(d.since) >= d.cfg.Transa
 // commit makes everything that was sent visible, together with the checkpoint,
 // then confirms it.
 func (d *transactional) commit(ctx context.Context) error {
-	if d.events == 0 { // mere positions
-		d.written = time.Now()
-		return d.remember(ctx, d.at)
-	}
-	if err := d.write(ctx, d.at); err != nil {
+	if err := d.remember(ctx, d.at, d.events > 0); err != nil {
 		return err
 	}
 	d.events, d.bytes, d.own, d.written = 0, 0, 0, time.Now()
 	d.since = d.written
 	d.flight.reveal()
-	if d.at.lsn > d.confirmedLSN {
-		d.tell(d.at.lsn)
-	}
 	return nil
 }
 

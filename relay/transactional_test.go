@@ -107,6 +107,42 @@ func TestTransactionalLimitsAGroup(t *testing.T) {
 	}
 }
 
+// Behind, most batches end inside a transaction. A group must end all the same, by
+// its limit or its age: it would grow without end, until the transaction that
+// happens to come last is taken for one that is too large.
+func TestTransactionalEndsAGroupInsideABatch(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Config)
+		pause  time.Duration // before each batch
+		want   string
+	}{
+		"full":     {func(c *Config) { c.GroupEvents = 3 }, 0, "a b c | d e f |"},
+		"large":    {func(c *Config) { c.MaxInFlightBytes = 350 }, 0, "a b c | d e | f |"},
+		"old":      {func(*Config) {}, 16 * time.Second, "a b c | d e | f |"},
+		"not full": {func(*Config) {}, 0, "a b c d e f |"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			atomically(t, func(w *world, p *Pipeline, l *life, _ *fakeSession, from *fakeSource) {
+				for _, b := range []*replication.Batch{
+					batch(transaction(110, "a"), part(120, 0, rows(0, "b"))),
+					batch(part(120, 125, rows(1, "c")), part(130, 0, rows(0, "d"))),
+					batch(part(130, 135, rows(1, "e")), part(140, 0, rows(0, "f"))),
+				} {
+					from.put(b)
+					elapse(c.pause)
+				}
+				from.put(batch(part(140, 145, nil)))
+				synctest.Wait()
+				expectShown(t, w, c.want)
+				if p.confirmedLSN != 145 || w.kafka.record().Last.ID != "f" {
+					t.Errorf("confirmed %d, the checkpoint stands after %s", p.confirmedLSN, w.kafka.record().Last)
+				}
+				_ = l.stop()
+			}, c.change, func(c *Config) { c.StopOversized = true })
+		})
+	}
+}
+
 // Nothing of it is lost or comes twice when the relay dies between two parts:
 // resume_test.go.
 func TestTransactionalSplitsWhatIsTooLarge(t *testing.T) {

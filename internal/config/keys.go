@@ -170,7 +170,7 @@ func operationKeys() []key {
 			"What the process does when the relay has stopped for a condition that only a person can clear. `exit`: it ends with the condition's exit code. `hold`: it gives the slot back and keeps HTTP up, not ready, for orchestrators that would otherwise restart it in a loop."),
 		leaf("shutdown_timeout", durationBetween(0, time.Hour), "20s",
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout },
-			"How long a relay that was asked to stop waits for acknowledgements of what it has sent. What is not acknowledged by then is sent again at the next start. Keep it below the time after which your supervisor kills the process."),
+			"How long a relay that was asked to stop waits for acknowledgements of what it has sent. What is not acknowledged by then is left to the next start. Keep it below the time after which your supervisor kills the process."),
 		leaf("http.listen", listenAddress(), "127.0.0.1:8171",
 			func(c *Config) *string { return &c.HTTP.Listen },
 			"Address of `/livez`, `/readyz` and `/metrics`. They have no authentication and show no event data; `0.0.0.0:8171` or `:8171` makes them reachable from other machines."),

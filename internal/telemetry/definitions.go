@@ -45,7 +45,7 @@ func metricDefinitions() []metricDefinition {
 			"`error` where no condition explains it. A few around an outage are normal."},
 		{"walpost_duplicates_skipped_total", "counter", nil,
 			"Events not sent because Kafka already held them.",
-			"Grows after a restart of the relay or of a session, by what was published since the last checkpoint; else it stands still. Such events are not in `walpost_events_published_total`."},
+			"Grows after a restart of the relay or of a session, by what the checkpoint covered and Postgres sent again, and by what was published since the checkpoint; else it stands still. Such events are not in `walpost_events_published_total`."},
 		{"walpost_last_progress_timestamp_seconds", "gauge", nil,
 			"Unix time at which an event was last settled or a position last confirmed.",
 			"An idle relay confirms what other tables write, so it moves on as long as the server's WAL does. Left out until there was progress."},

@@ -100,7 +100,7 @@
 // writes to it first. Floors that have only risen go with a commit at most once a
 // second there.
 //
-// A session is not sent again what is committed, although the source may give it
+// Send is never given an event that is committed, although the source may give it
 // again: see [sink.Session].
 //
 // A topic whose id is not the one in the mark was deleted and created again. The
@@ -151,7 +151,7 @@
 // can't be known any more.
 //
 // Newest reads all these tails at once, of every topic in the mark, and keeps
-// only a position. To it a topic that is gone has lost records as well.
+// only a position. For Newest a missing topic counts as lost records as well.
 //
 // Not recognised, and so published again, are: events whose records retention has
 // removed; those whose records reach the broker only after the tail was read, such

@@ -96,7 +96,7 @@ func (s *session) place(ctx context.Context, msgs []outbox.Message) (int, error)
 // before is how many messages may be sent if one is refused because of err, in a
 // transaction that begins with message first. If the reason may pass, none of that
 // transaction's may: it comes again with every attempt, and those of its events
-// that go to other topics would be published again each time.
+// that go to other topics would have to be found there each time.
 func (s *session) before(first, refused int, err error) int {
 	var rejected *sink.Rejected
 	if errors.As(err, &rejected) {

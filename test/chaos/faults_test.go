@@ -65,7 +65,7 @@ type strike struct {
 	leads   int         // a broker that leads this partition; -1: that coordinates
 	timeout bool        // nobody ends the zombie's connection: Postgres must
 	point   crash.Point // where it dies
-	arrival int         // and the how manieth time it comes there
+	arrival int         // at which arrival there it dies
 }
 
 func (s strike) String() string {
