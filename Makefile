@@ -4,13 +4,15 @@ GO           ?= go
 DURATION     ?= 15s
 # RUN limits tests to names that match, as in `make test-integration RUN=Kill`.
 RUN          ?=
-# Of `make chaos`: SHORT=1 is the form for every day, SEED repeats a plan, UPDATE=1
-# writes the table into docs/guarantees.md.
+# Of `make chaos` and `make bench`: SHORT=1 is the form for every day, SEED repeats a
+# plan. UPDATE=1 writes the table of `make chaos` into docs/guarantees.md.
 SHORT        ?=
 SEED         ?=
 UPDATE       ?=
 # BOUNDS of `make model`: small, default or large.
 BOUNDS       ?=
+# ROUNDS of `make bench`: how often each contestant has its turn.
+ROUNDS       ?= $(if $(SHORT),3,7)
 FUZZTIME     ?= 10s
 
 CACHE        := $(CURDIR)/.cache
@@ -19,6 +21,7 @@ GOVULNCHECK  := v1.9.0
 LINTER       := $(CACHE)/bin/golangci-lint-$(GOLANGCI)
 MODE         := $(CACHE)/test-servers
 REPORT       := $(CACHE)/test-report
+FIGURES      := $(CACHE)/bench
 
 UNIT         = $$($(GO) list ./... | grep -v '/walpost/test')
 TESTFLAGS    = -race $(if $(RUN),-run '$(RUN)')
@@ -31,7 +34,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test test-unit test-integration model chaos servers lint vuln fuzz cover clean
+.PHONY: help demo build test test-unit test-integration model chaos bench servers lint vuln fuzz cover clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +69,12 @@ chaos: servers ## break everything under load and count; SHORT=1, SEED=n, RUN=Te
 	WALPOST_TEST_SERVERS=$$(cat $(MODE)) \
 	  $(GO) test -count=1 -v -timeout 90m $(if $(SHORT),-short) $(if $(RUN),-run '$(RUN)') ./test/chaos \
 	  $(if $(SEED)$(UPDATE),-args $(if $(SEED),-seed $(SEED)) $(if $(UPDATE),-update))
+
+bench: servers ## measure walpost beside what it is compared with; SHORT=1, SEED=n, RUN=Latency, ROUNDS=n
+	@mkdir -p $(FIGURES)
+	WALPOST_TEST_SERVERS=$$(cat $(MODE)) \
+	  $(GO) test -run '^$$' -bench '$(or $(RUN),.)' -benchtime $(ROUNDS)x -timeout 60m $(if $(SHORT),-short) ./test/bench \
+	  -args -json $(FIGURES) $(if $(SEED),-seed $(SEED))
 
 servers: # one choice for the whole run, printed
 	@mkdir -p $(CACHE)

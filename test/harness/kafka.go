@@ -24,6 +24,8 @@ type Broker struct {
 	Addr string
 	// Addrs are those of all brokers.
 	Addrs []string
+	// Version says what runs, an image's name or a version number; of a cluster nothing.
+	Version string
 	// Prefix begins the name of every topic of this test; it ends in a dot.
 	Prefix string
 }
@@ -73,6 +75,7 @@ func Kafka(t testing.TB) *Broker {
 		t.Fatal(err)
 	}
 	b := newBroker(server.Addr)
+	b.Version = server.Version
 	t.Cleanup(func() { b.deleteTopics(t) })
 	return b
 }
