@@ -168,9 +168,9 @@ func continuity(want Expectation, record *checkpoint.Record, facts replication.F
 		return doubtf("slot_missing", "slot %s is gone; the checkpoint stands at %s", want.Slot, record.Confirmed)
 	case lost(slot):
 		return doubtf("slot_lost", "Postgres has invalidated slot %s (%s); the checkpoint stands at %s", want.Slot, lossReason(slot), record.Confirmed)
-	case slot.ConfirmedFlush > uint64(record.Confirmed):
+	case slot.ConfirmedFlush > uint64(shared(record, facts)):
 		return doubtf("slot_ahead_of_checkpoint", "slot %s stands at %s, past the checkpoint at %s: somebody advanced or recreated it",
-			want.Slot, checkpoint.LSN(slot.ConfirmedFlush), record.Confirmed)
+			want.Slot, checkpoint.LSN(slot.ConfirmedFlush), shared(record, facts))
 	}
 	return published(want, record.Publication, facts.Publication)
 }
@@ -181,11 +181,30 @@ func descends(record *checkpoint.Record, facts replication.Facts) error {
 	if err := switched(record, facts, outbox.Position{}); err != nil {
 		return err
 	}
-	if uint64(record.Confirmed) > facts.WALPosition {
+	if at := shared(record, facts); uint64(at) > facts.WALPosition {
 		return doubtf("history_diverged", "the server's WAL ends at %s on timeline %d, before the checkpoint at %s: it was restored from an older state, or lost what it had not yet on disk",
-			checkpoint.LSN(facts.WALPosition), facts.Timeline, record.Confirmed)
+			checkpoint.LSN(facts.WALPosition), facts.Timeline, at)
 	}
 	return nil
+}
+
+// shared is the checkpoint's position as far as it means the same on this server.
+// What lies between a switch point and the checkpoint held no event, or switched
+// would object.
+func shared(record *checkpoint.Record, facts replication.Facts) checkpoint.LSN {
+	if end, left := switchPoint(record, facts); left {
+		return min(record.Confirmed, checkpoint.LSN(end))
+	}
+	return record.Confirmed
+}
+
+// switchPoint is where the server's history left the record's timeline, if it did.
+func switchPoint(record *checkpoint.Record, facts replication.Facts) (end uint64, left bool) {
+	at := slices.IndexFunc(facts.History, func(s replication.Switch) bool { return int64(s.Timeline) == int64(record.Timeline) })
+	if at < 0 || int64(facts.Timeline) == int64(record.Timeline) {
+		return 0, false
+	}
+	return facts.History[at].LSN, true
 }
 
 // switched checks that whatever was published before a promotion is also in the
@@ -208,16 +227,15 @@ func switched(record *checkpoint.Record, facts replication.Facts, newest outbox.
 		return doubtf("timeline_diverged", "the server is on timeline %d, and the checkpoint at %s was written on %d, a later one: the server was left behind at a promotion, or restored",
 			is, record.Confirmed, was)
 	}
-	at := slices.IndexFunc(facts.History, func(s replication.Switch) bool { return int64(s.Timeline) == was })
-	if at < 0 {
+	end, left := switchPoint(record, facts)
+	if !left {
 		return doubtf("timeline_diverged", "the server is on timeline %d, whose history (pg_wal/%08X.history) does not lead to timeline %d, on which the checkpoint at %s was written",
 			is, is, was, record.Confirmed)
 	}
-	end := facts.History[at].LSN
 	switch {
-	case uint64(record.Confirmed) > end:
-		return doubtf("timeline_diverged", "the server is on timeline %d, which left timeline %d at %s, before the checkpoint at %s: what was committed in between is published, and does not exist here",
-			is, was, checkpoint.LSN(end), record.Confirmed)
+	case record.Last != nil && record.Last.Position.Commit >= end:
+		return doubtf("timeline_diverged", "the server is on timeline %d, which left timeline %d at %s, before what was published: %s does not exist here",
+			is, was, checkpoint.LSN(end), record.Last)
 	case newest.Generation == record.Generation && newest.Commit >= end:
 		return doubtf("timeline_diverged", "the server is on timeline %d, which left timeline %d at %s; Kafka holds an event that was committed at %s (position %s), which does not exist here",
 			is, was, checkpoint.LSN(end), checkpoint.LSN(newest.Commit), newest)

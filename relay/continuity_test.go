@@ -52,12 +52,18 @@ func TestContinuity(t *testing.T) {
 		{"promoted behind the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
 			f.Timeline, f.History = 2, []replication.Switch{{Timeline: 1, LSN: startLSN}}
 		}, proven, ""},
-		{"promoted before the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
+		{"promoted before the last event", func(r *checkpoint.Record, f *replication.Facts) {
+			*r = afterEvent(startLSN-1, 0, "a", startLSN)
 			f.Timeline, f.History = 2, []replication.Switch{{Timeline: 1, LSN: startLSN - 1}}
-		}, "timeline_diverged", "left timeline 1 at 0/63, before the checkpoint at 0/64"},
-		{"promoted without the slot, before the checkpoint", func(_ *checkpoint.Record, f *replication.Facts) {
+		}, "timeline_diverged", "left timeline 1 at 0/63, before what was published: event a"},
+		{"promoted without the slot, before the last event", func(r *checkpoint.Record, f *replication.Facts) {
+			*r = afterEvent(startLSN-1, 0, "a", startLSN)
 			f.Timeline, f.History, f.Slot = 2, []replication.Switch{{Timeline: 1, LSN: startLSN - 1}}, nil
-		}, "timeline_diverged", "before the checkpoint"},
+		}, "timeline_diverged", "before what was published"},
+		{"promoted between the last event and the checkpoint", func(r *checkpoint.Record, f *replication.Facts) {
+			*r = afterEvent(startLSN-9, 0, "a", startLSN)
+			f.Timeline, f.History, f.Slot.ConfirmedFlush, f.WALPosition = 2, []replication.Switch{{Timeline: 1, LSN: startLSN - 1}}, startLSN-1, startLSN-1
+		}, proven, ""},
 		{"rewound WAL, no slot", func(_ *checkpoint.Record, f *replication.Facts) { f.WALPosition, f.Slot = startLSN-1, nil }, "history_diverged", "ends at 0/63"},
 		{"rewound WAL", func(_ *checkpoint.Record, f *replication.Facts) { f.WALPosition = startLSN - 1 }, "history_diverged", "ends at 0/63"},
 
@@ -105,7 +111,8 @@ func judge(t *testing.T, err error, want, text string, retry bool) {
 	}
 }
 
-// TestSwitched: the record is of generation 2 and stands at 0x64, on timeline 3.
+// TestSwitched: the record is of generation 2 and stands at 0x64, on timeline 3; its
+// last event was committed at 0x5B.
 func TestSwitched(t *testing.T) {
 	at := func(generation uint32, commit uint64) outbox.Position {
 		return outbox.Position{Generation: generation, Commit: commit}
@@ -126,16 +133,17 @@ func TestSwitched(t *testing.T) {
 		{"twice promoted", 5, append(left(startLSN), replication.Switch{Timeline: 4, LSN: 1 << 30}), at(0, 0), ""},
 		{"what Kafka holds is of an older slot", 4, left(startLSN + 50), at(1, 1<<30), ""},
 
-		{"left before the checkpoint", 4, left(startLSN - 1), at(0, 0), "left timeline 3 at 0/63, before the checkpoint at 0/64"},
+		{"left between the last event and the checkpoint", 4, left(startLSN - 1), at(0, 0), ""},
+		{"left at the last event", 4, left(startLSN - 9), at(0, 0), "left timeline 3 at 0/5B, before what was published: event a"},
 		{"left at an event that Kafka holds", 4, left(startLSN + 50), at(2, startLSN+50), "an event that was committed at 0/96"},
 		{"left before an event that Kafka holds", 4, left(startLSN + 50), at(2, startLSN+51), "an event that was committed at 0/97"},
-		{"the first switch counts, not the last", 5, append(left(startLSN-1), replication.Switch{Timeline: 4, LSN: 1 << 30}), at(0, 0), "left timeline 3 at 0/63"},
+		{"the first switch counts, not the last", 5, append(left(startLSN-9), replication.Switch{Timeline: 4, LSN: 1 << 30}), at(0, 0), "left timeline 3 at 0/5B"},
 		{"an earlier timeline", 2, left(20)[:1], at(0, 0), "on timeline 2, and the checkpoint at 0/64 was written on 3, a later one"},
 		{"a branch that never was on it", 4, left(20)[:2], at(0, 0), "does not lead to timeline 3"},
 		{"no history file", 4, nil, at(0, 0), "pg_wal/00000004.history"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			record, facts := recordAt(startLSN), factsAt(startLSN)
+			record, facts := afterEvent(startLSN-9, 0, "a", startLSN), factsAt(startLSN)
 			record.Timeline, record.Generation = 3, 2
 			facts.Timeline, facts.History = c.timeline, c.history
 			want := "timeline_diverged"

@@ -313,6 +313,7 @@ func (s *fakeSession) ackOnly(picked []bool) {
 		}
 		seqs = append(seqs, m.Seq)
 		s.kafka.world.mu.Lock()
+		m.Pos.Generation = 1 // as positionOf has it
 		s.kafka.world.acked[m.Pos] = true
 		s.kafka.world.mu.Unlock()
 	}

@@ -137,11 +137,13 @@ func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[
 		return err
 	}
 	p.record, p.publication = *record, record.Publication
+	p.record.Confirmed = shared(record, facts)
 	p.origin = origin{facts.SystemID, facts.Timeline}
 	p.record.Configuration = Fingerprint(p.cfg.Tables)
 	p.intake = newIntake(mapper, record.Generation)
-	p.resumption = resume(record, facts.Slot.ConfirmedFlush, p.intake)
+	p.resumption = resume(&p.record, facts.Slot.ConfirmedFlush, p.intake)
 	p.resumption.caughtUp = p.caughtUp
+	p.resumption.remapped = record.Configuration != p.record.Configuration
 	if before != nil && record.Confirmed > before.Confirmed {
 		p.resumption.hasty = another("the slot has moved on since it was looked at")
 	}

@@ -19,8 +19,9 @@ import (
 // sent and nothing confirmed; if it doesn't come, history has diverged.
 type resumption struct {
 	covered    uint64            // the checkpoint's position
-	generation uint32            // of the slot
-	last       *checkpoint.Event // that the checkpoint covers, of this generation; nil: none
+	generation uint32            // of the checkpoint
+	last       *checkpoint.Event // that the checkpoint covers, of whatever generation; nil: none
+	remapped   bool              // the configuration is another: the id may be, too
 	due        bool              // last is still to be read again
 	over       bool              // everything that comes is new
 	dropped    int
@@ -32,7 +33,7 @@ type resumption struct {
 // resume prepares the resumption of a slot that stands at confirmed.
 func resume(record *checkpoint.Record, confirmed uint64, in *intake) *resumption {
 	r := &resumption{covered: uint64(record.Confirmed), generation: record.Generation, identify: in.identify, caughtUp: func(int) {}}
-	if record.Last != nil && record.Last.Position.Generation == record.Generation {
+	if record.Last != nil {
 		// A slot stands between transactions: at or before a commit LSN, the
 		// transaction is yet to come.
 		r.last, r.due = record.Last, confirmed <= record.Last.Position.Commit
@@ -103,7 +104,9 @@ func (r *resumption) knows(seg *replication.Segment, row *replication.Row) (bool
 		}
 		return false, nil
 	}
-	order := pos.Compare(r.last.Position)
+	last := r.last.Position
+	last.Generation = r.generation // an adopted slot yields the same event as of another one
+	order := pos.Compare(last)
 	switch {
 	case order < 0:
 		return true, nil
@@ -119,9 +122,12 @@ func (r *resumption) knows(seg *replication.Segment, row *replication.Row) (bool
 
 // recognise checks that the row at the last event's position is that event.
 func (r *resumption) recognise(seg *replication.Segment, row *replication.Row) error {
-	id, err := r.identify(seg, row)
-	if err != nil {
-		return r.diverged("in place of %s stands a row that is no event: %v", r.last, err)
+	id := r.last.ID
+	if !r.remapped {
+		var err error
+		if id, err = r.identify(seg, row); err != nil {
+			return r.diverged("in place of %s stands a row that is no event: %v", r.last, err)
+		}
 	}
 	if id != r.last.ID || seg.XID != r.last.XID || !seg.Time.Equal(r.last.CommitTime) {
 		return r.diverged("in place of %s stands event %s of transaction %d", r.last, id, seg.XID)

@@ -62,6 +62,13 @@ func TestResumptionDropsWhatTheCheckpointCovers(t *testing.T) {
 		"an event below a checkpoint without one": {
 			record: recordAt(125), come: []replication.Segment{transaction(110, "a"), transaction(130, "d")}, condition: "history_diverged",
 		},
+		"a slot that was adopted since": {
+			record: adopted(afterEvent(120, 0, "c", 125)), come: append(covered, transaction(130, "d")), sent: "d", confirmed: 135,
+		},
+		"another id in a column that the configuration names since": {
+			record: remapped(afterEvent(120, 0, "c", 125)), come: []replication.Segment{covered[0], transaction(120, "z"), transaction(130, "d")},
+			sent: "d", confirmed: 135,
+		},
 		"another id":                {come: []replication.Segment{covered[0], transaction(120, "z")}, condition: "history_diverged"},
 		"another transaction id":    {come: []replication.Segment{altered(func(s *replication.Segment) { s.XID++ })}, condition: "history_diverged"},
 		"another commit time":       {come: []replication.Segment{altered(func(s *replication.Segment) { s.Time = s.Time.Add(time.Second) })}, condition: "history_diverged"},
@@ -111,6 +118,17 @@ func TestResumptionDropsWhatTheCheckpointCovers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// adopted is what init makes of a record when it adopts the slot.
+func adopted(r checkpoint.Record) checkpoint.Record {
+	r.Generation++
+	return r
+}
+
+func remapped(r checkpoint.Record) checkpoint.Record {
+	r.Configuration = "another"
+	return r
 }
 
 // publishedBefore notes what a predecessor has published.

@@ -30,10 +30,24 @@ func ending(asked bool) State {
 }
 
 // patience is how long a life may take to end. One that failed has a successor
-// waiting.
-func (p *Pipeline) patience(asked bool) time.Duration {
-	if asked {
+// waiting. One that has lost the slot may have a successor at work already, in
+// whose way whatever it still sends would come: it has none.
+func (p *Pipeline) patience(asked, lost bool) time.Duration {
+	switch {
+	case lost:
+		return 0
+	case asked:
 		return p.cfg.ShutdownTimeout
 	}
 	return min(3*time.Second, p.cfg.ShutdownTimeout)
+}
+
+// lostSlot reports whether the stream has ended, and with it the hold on the slot.
+func (p *Pipeline) lostSlot() bool {
+	select {
+	case <-p.source.Done():
+		return true
+	default:
+		return false
+	}
 }

@@ -44,6 +44,10 @@ const (
 	statusFrame  = 1 + 4 + 1 + 3*8 + 8 + 1
 	closeTimeout = 3 * time.Second
 	answerPause  = 50 * time.Millisecond
+
+	// pulseInterval is within how long, about, the end of a session is noticed while
+	// its receiver is busy. A standby asks for the slot every 50 to 500 ms.
+	pulseInterval = 100 * time.Millisecond
 )
 
 var errClosed = errors.New("stream closed")
@@ -244,16 +248,19 @@ func (s *Stream) onTime() error {
 	return s.sendStatus(ping)
 }
 
-// deliver hands a batch over. While the receiver is busy the session is kept
-// alive, and nothing is read.
+// deliver hands a batch over. While the receiver is busy, nothing is read. But a
+// server that has ended the session, and so has given the slot away, must not go
+// unnoticed: somebody else may read from it already. What it says of that stands
+// behind data that has no room. So it is told our status often: if nobody is
+// there any more, its kernel answers by resetting the connection.
 func (s *Stream) deliver(b *Batch) error {
 	select {
 	case s.out <- b:
 		return nil
 	default:
 	}
-	timer := time.NewTimer(time.Until(s.nextDeadline()))
-	defer timer.Stop()
+	pulse := time.NewTicker(min(pulseInterval, s.cfg.StatusInterval))
+	defer pulse.Stop()
 	for {
 		select {
 		case s.out <- b:
@@ -261,14 +268,13 @@ func (s *Stream) deliver(b *Batch) error {
 		case <-s.closing:
 			return errClosed
 		case <-s.wake:
-			if err := s.sendStatus(false); err != nil {
-				return err
+		case <-pulse.C:
+			if hungUp(s.pg.Conn()) {
+				return errors.New("the server closed the connection")
 			}
-		case <-timer.C:
-			if err := s.sendStatus(false); err != nil {
-				return err
-			}
-			timer.Reset(s.cfg.StatusInterval)
+		}
+		if err := s.sendStatus(false); err != nil {
+			return err
 		}
 		// Nothing is read here, so silence means nothing.
 		s.lastHeard = time.Now()

@@ -229,7 +229,21 @@ func (i *initialisation) begin(ctx context.Context, step step) error {
 	if err != nil {
 		return err
 	}
-	return i.writeGenesis(ctx, facts, position)
+	return i.writeGenesis(ctx, facts, step, position)
+}
+
+// inherit makes a new record take over what the one before says. A slot that is
+// adopted may be behind it, when Postgres has crashed: what it covers is not
+// published again.
+func (i *initialisation) inherit(record *checkpoint.Record, facts replication.Facts, step step) {
+	old := i.record
+	if old == nil || old.Phase != checkpoint.Active {
+		return
+	}
+	record.Generation = old.Generation + 1
+	if step == adoptSlot && old.Timeline == record.Timeline && i.expectation().Identity(old, facts) == nil {
+		record.Confirmed, record.Last = max(record.Confirmed, old.Confirmed), old.Last
+	}
 }
 
 func (i *initialisation) adopt(facts replication.Facts) (uint64, error) {
@@ -269,15 +283,12 @@ func (i *initialisation) writeIntent(ctx context.Context, facts replication.Fact
 	return i.write(ctx, record)
 }
 
-func (i *initialisation) writeGenesis(ctx context.Context, facts replication.Facts, position uint64) error {
+func (i *initialisation) writeGenesis(ctx context.Context, facts replication.Facts, step step, position uint64) error {
 	record := i.newRecord(facts)
 	record.Phase = checkpoint.Active
 	record.Confirmed = checkpoint.LSN(position)
 	record.Publication = facts.Publication.Fingerprint()
-	if i.record != nil && i.record.Phase == checkpoint.Active {
-		record.Generation = i.record.Generation + 1
-		record.Last = i.record.Last
-	}
+	i.inherit(&record, facts, step)
 	if err := i.write(ctx, record); err != nil {
 		return err
 	}
