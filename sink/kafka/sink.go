@@ -17,7 +17,8 @@ const missingFor = time.Second
 
 // Sink publishes to one Kafka cluster for one pipeline.
 type Sink struct {
-	cfg Config
+	cfg       Config
+	answering *answering
 }
 
 var _ sink.Sink = (*Sink)(nil)
@@ -28,7 +29,7 @@ func New(cfg Config) (*Sink, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Sink{cfg: cfg}, nil
+	return &Sink{cfg: cfg, answering: &answering{}}, nil
 }
 
 // Atomic implements [sink.Sink].
@@ -51,7 +52,7 @@ func (s *Sink) readMarks(ctx context.Context, d *dialer) (map[string][]byte, err
 	if err := s.checkCheckpointTopic(ctx, d); err != nil {
 		return nil, err
 	}
-	store, err := readMarksOnly(s.cfg, d)
+	store, err := readMarksOnly(s.connectable(), d)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func (s *Sink) WriteMarks(ctx context.Context, marks map[string][]byte) error {
 	late := &failure{op: "write the checkpoint", err: fmt.Errorf("not done within %s", s.cfg.writeTimeout), condition: condUnreachable}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.writeTimeout, late)
 	defer cancel()
-	writer := &Sink{cfg: s.cfg}
+	writer := &Sink{cfg: s.cfg, answering: s.answering}
 	writer.cfg.Atomic = false
 	session, _, err := writer.openSession(ctx, func([]uint64, sink.Outcome) {})
 	if err != nil {
@@ -120,7 +121,7 @@ func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*sessio
 	if s.cfg.Atomic {
 		connect = connectTransactional
 	}
-	conn, err := connect(s.cfg, d)
+	conn, err := connect(s.connectable(), d)
 	if err != nil {
 		return nil, nil, err
 	}

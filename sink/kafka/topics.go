@@ -15,40 +15,6 @@ import (
 // it and all its partitions have leaders.
 const topicPollInterval = 50 * time.Millisecond
 
-// describe asks the first configured broker that answers about a topic, on a
-// connection of its own. sarama's client is not used because it reports a missing
-// topic only after all its retries, and reveals neither cluster id nor topic id.
-func (s *Sink) describe(d *dialer, topic string) (*sarama.MetadataResponse, *sarama.TopicMetadata, error) {
-	var errs []error
-	for _, addr := range s.cfg.Brokers {
-		resp, err := s.ask(d, addr, topic)
-		if err == nil {
-			return pickTopic(resp, topic)
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", addr, err))
-	}
-	return nil, nil, classify("describe topic "+topic, errors.Join(errs...))
-}
-
-func (s *Sink) ask(d *dialer, addr, topic string) (*sarama.MetadataResponse, error) {
-	broker := sarama.NewBroker(addr)
-	if err := broker.Open(s.cfg.baseConfig(d)); err != nil {
-		return nil, err
-	}
-	resp, err := broker.GetMetadata(sarama.NewMetadataRequest(protocolVersion(), []string{topic}))
-	_ = broker.Close() // after a failed request it is closed already
-	return resp, err
-}
-
-func pickTopic(resp *sarama.MetadataResponse, topic string) (*sarama.MetadataResponse, *sarama.TopicMetadata, error) {
-	for _, t := range resp.Topics {
-		if t.Name == topic {
-			return resp, t, nil
-		}
-	}
-	return nil, nil, &failure{op: "describe topic " + topic, err: sarama.ErrIncompleteResponse, condition: condUnreachable}
-}
-
 // ClusterID is the id the brokers give their cluster.
 func (s *Sink) ClusterID(ctx context.Context) (string, error) {
 	d := newDialer(s.cfg.DialTimeout)
@@ -269,7 +235,7 @@ func topicError(t *sarama.TopicMetadata) error {
 func (s *Sink) withAdmin(d *dialer, topic string, use func(sarama.ClusterAdmin) error) error {
 	conf := s.cfg.baseConfig(d)
 	conf.Metadata.Retry.Max = 0
-	client, err := sarama.NewClient(s.cfg.Brokers, conf)
+	client, err := sarama.NewClient(s.connectable().Brokers, conf)
 	if err != nil {
 		return err
 	}
