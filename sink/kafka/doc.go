@@ -145,13 +145,13 @@
 // have another id as well, and is sent. The mark keeps saying so ("spread") until
 // everything published before is committed, since a session may end before that.
 // Order is that of a key within one partition: where an event has records in
-// several, the one where it belongs now decides. A topic that the pipeline wrote
-// to before and that is gone when the routing changes has lost records
-// (kafka_lost_records), also if nothing was sent there for long: what it held
-// can't be known any more.
+// several, the one where it belongs now decides.
 //
 // Newest reads all these tails at once, of every topic in the mark, and keeps
-// only a position. For Newest a missing topic counts as lost records as well.
+// only a position. Where all topics are read, one that does not exist is passed
+// over with a warning: what was in it can't be looked at. If it held events that
+// are not committed, they are published again, and Newest does not know of them. A
+// topic that was created again or has lost records ends the session there as well.
 //
 // Not recognised, and so published again, are: events whose records retention has
 // removed; those whose records reach the broker only after the tail was read, such

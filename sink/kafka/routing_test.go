@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -157,12 +158,35 @@ func TestAnotherRoutingWithOtherIDs(t *testing.T) {
 	}
 }
 
+// A topic that is gone is not looked at; what the others hold is still found.
 func TestAnotherRoutingAndATopicIsGone(t *testing.T) {
+	cluster := fakeCluster(t)
+	makeTopic(t, cluster, "topic", 1)
+	makeTopic(t, cluster, "other", 1)
+	predecessor(t, routed(t, cluster, "before"), "topic", "other")
+	msgs := sentTo("other", keyed("a", "b", "c"))
+	publish(t, cluster, pick(msgs, 0, 1)...)
+	deleteTopic(t, cluster, "topic")
+	log := &bytes.Buffer{}
+	cfg := logged(testConfig(cluster), log)
+	cfg.Routing = "after"
+	r := resume(t, newSink(t, cfg))
+	if n := r.through(t, msgs...); n != 2 {
+		t.Errorf("%d of 2 were skipped", n)
+	}
+	closed(t, r.session)
+	wantWarning(t, log, "topic")
+	wantValues(t, cluster, "other", "0", "1", "2")
+}
+
+// One that was made again has lost records, whatever the events' topic is now.
+func TestAnotherRoutingAndATopicIsAnother(t *testing.T) {
 	cluster := fakeCluster(t)
 	makeTopic(t, cluster, "topic", 1)
 	makeTopic(t, cluster, "other", 1)
 	predecessor(t, routed(t, cluster, "before"), "topic")
 	deleteTopic(t, cluster, "topic")
+	makeTopic(t, cluster, "topic", 1)
 	s, _ := opened(t, routed(t, cluster, "after"))
 	n, err := s.Send(t.Context(), sentTo("other", keyed("a")))
 	if condition, retryable, err := meaning(t, err); n != 0 || condition != condLostRecords || retryable {

@@ -40,7 +40,8 @@ type place struct {
 func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.partition) }
 
 // sweep calls each for every committed record from the floors of all
-// predecessors on. No topic that they have written to may be missing.
+// predecessors on. A topic that is gone is passed over: it does not stop a start
+// that has nothing to send there either.
 func (s *session) sweep(ctx context.Context, each func(at place, offset int64, r *sarama.Record)) error {
 	for name, t := range s.floors.inheritance() {
 		if err := s.stopped(); err != nil {
@@ -56,7 +57,8 @@ func (s *session) sweep(ctx context.Context, each func(at place, offset int64, r
 func (s *session) sweepTopic(ctx context.Context, name string, t topicRecord, each func(at place, offset int64, r *sarama.Record)) error {
 	meta, err := s.sink.awaitTopic(ctx, s.dialer, name, missingFor)
 	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
-		return deleted(name, t.ID)
+		s.cfg.Logger.Warn("a topic that this pipeline has written to does not exist any more: which events were published to it can't be looked up", "topic", name)
+		return nil
 	}
 	if err != nil {
 		return err
@@ -142,11 +144,6 @@ func lostRecords(op, where string, err error) error {
 func recreated(name, was, is string) error {
 	return lostRecords("prepare topic "+name, "were in the deleted topic",
 		fmt.Errorf("the topic was deleted and created again: this pipeline has written to topic id %s, the id is now %s", was, is))
-}
-
-func deleted(name, id string) error {
-	return lostRecords("read what topic "+name+" holds", "were in the deleted topic",
-		fmt.Errorf("the topic was deleted: this pipeline has written to topic id %s: %w", id, sarama.ErrUnknownTopicOrPartition))
 }
 
 // truncated: by an unclean election or a restored disk.

@@ -1,6 +1,9 @@
 package kafka
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -34,12 +37,41 @@ func TestNewestIsFoundInAllTopics(t *testing.T) {
 	mustSend(t, s, ours(8, "a"))
 }
 
+// A topic that is gone can't be looked at, and says nothing of the others.
+func TestNewestWithoutATopicThatIsGone(t *testing.T) {
+	cluster := fakeCluster(t)
+	makeTopic(t, cluster, "topic", 1)
+	makeTopic(t, cluster, "other", 1)
+	log := &bytes.Buffer{}
+	kafka := prepared(t, logged(testConfig(cluster), log))
+	predecessor(t, kafka, "topic", "other")
+	publish(t, cluster, sentTo("other", keyed("a", "b"))...)
+	deleteTopic(t, cluster, "topic")
+
+	s, _ := opened(t, kafka)
+	if got, err := s.Newest(t.Context(), ourSource); err != nil || got != ours(1, "b").Pos {
+		t.Errorf("the newest is %s: %v", got, err)
+	}
+	closed(t, s)
+	wantWarning(t, log, "topic")
+}
+
+// logged is cfg with a logger that writes warnings to log.
+func logged(cfg Config, log *bytes.Buffer) Config {
+	cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return cfg
+}
+
+// wantWarning expects one warning about a topic that is gone.
+func wantWarning(t *testing.T, log *bytes.Buffer, topic string) {
+	t.Helper()
+	if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "does not exist any more") || !strings.Contains(got, "topic="+topic+"\n") {
+		t.Errorf("the log is %q", got)
+	}
+}
+
 func TestNewestWhereRecordsAreLost(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, cluster *kfake.Cluster, kafka *Sink){
-		"the topic is gone": func(t *testing.T, cluster *kfake.Cluster, _ *Sink) {
-			t.Helper()
-			deleteTopic(t, cluster, "topic")
-		},
 		"the topic is another": func(t *testing.T, cluster *kfake.Cluster, _ *Sink) {
 			t.Helper()
 			deleteTopic(t, cluster, "topic")
