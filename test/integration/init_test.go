@@ -290,7 +290,7 @@ func TestSlotIsMadeAnew(t *testing.T) {
 			t.Errorf("exit code %d: %s", code, stderr)
 		}
 		p.initialise("--existing=ignore")
-		if record := p.record(); record.Generation != 2 || record.Last == nil || record.Last.ID != eventID(1) {
+		if record := p.record(); record.Generation != 2 || record.Last != nil { // a new slot yields nothing that was before it
 			t.Errorf("the checkpoint is %+v", record)
 		}
 		p.start()

@@ -146,11 +146,6 @@ func TestATopicThatHasLostRecords(t *testing.T) {
 			p.kafka.DeleteTopic(p.t, p.topic("order"))
 			p.kafka.CreateTopic(p.t, p.topic("order"), 6)
 		},
-		"deleted, and other topics": func(p *pipeline) {
-			p.kafka.DeleteTopic(p.t, p.topic("order"))
-			p.set("outbox.topic", p.topic("v2.{aggregate_type}"))
-			p.kafka.CreateTopic(p.t, p.topic("v2.order"), 3)
-		},
 		// A broker that forgets acknowledged records can't be had at will. What is
 		// remembered of them is raised instead.
 		"shorter than it was": func(p *pipeline) { p.raiseFloors(1000) },
