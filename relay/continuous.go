@@ -89,6 +89,9 @@ func (d *continuous) confirm(ctx, lasting context.Context) error {
 			urgent = true
 		case <-tick.C:
 		}
+		if ctx.Err() != nil {
+			return ctx.Err() // both may have come at once; finish decides then
+		}
 		if !urgent && !d.due(time.Since(last)) {
 			continue
 		}

@@ -91,7 +91,10 @@ func (p *Pipeline) stream(ctx context.Context) error {
 		err := p.watch(life) // returns when the life is over, whatever ended it
 		asked := ctx.Err() != nil
 		p.gauge.enter(ending(asked))
-		patience = time.AfterFunc(p.patience(asked, p.lostSlot()), func() { cut(context.DeadlineExceeded) })
+		if p.lostSlot() {
+			cut(errSlotLost)
+		}
+		patience = time.AfterFunc(p.patience(asked), func() { cut(context.DeadlineExceeded) })
 		return err
 	})
 	cause := group.Wait()

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -11,7 +12,10 @@ import (
 func (p *Pipeline) windUp(ctx context.Context) error {
 	p.gauge.turn()
 	p.gauge.fly(p.flight.level(), p.cfg.StallAfter)
-	err := p.delivery.finish(ctx)
+	err := context.Cause(ctx)
+	if err == nil {
+		err = p.delivery.finish(ctx)
+	}
 	if closing := p.session.Close(ctx); err == nil {
 		err = closing
 	}
@@ -30,19 +34,19 @@ func ending(asked bool) State {
 }
 
 // patience is how long a life may take to end. One that failed has a successor
-// waiting. One that has lost the slot may have a successor at work already, in
-// whose way whatever it still sends would come: it has none.
-func (p *Pipeline) patience(asked, lost bool) time.Duration {
-	switch {
-	case lost:
-		return 0
-	case asked:
+// waiting.
+func (p *Pipeline) patience(asked bool) time.Duration {
+	if asked {
 		return p.cfg.ShutdownTimeout
 	}
 	return min(3*time.Second, p.cfg.ShutdownTimeout)
 }
 
-// lostSlot reports whether the stream has ended, and with it the hold on the slot.
+// errSlotLost ends at once what a life still does for the sink: a successor may be
+// at work, and whatever is sent would come in its way.
+var errSlotLost = errors.New("the stream has ended, and with it the hold on the slot")
+
+// lostSlot reports whether the stream has ended.
 func (p *Pipeline) lostSlot() bool {
 	select {
 	case <-p.source.Done():
