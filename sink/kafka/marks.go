@@ -68,7 +68,24 @@ func (m *marksStore) close() {
 // watermark at the time of the call, not to the last stable offset: the
 // coordinator acknowledges a commit before its marker is written, and until then
 // the transaction lies above the last stable offset and would be missed.
+//
+// Brokers may not agree yet on the leader of a topic that was just created, or of
+// one that has just moved.
 func (m *marksStore) read() (map[string][]byte, error) {
+	for attempt := 0; ; attempt++ {
+		marks, err := m.readOnce()
+		if attempt == leaderAttempts || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable) {
+			return marks, err
+		}
+		time.Sleep(topicPollInterval) //nolint:forbidigo // ends with the attempts, soon
+		_ = m.client.RefreshMetadata(m.cfg.CheckpointTopic)
+	}
+}
+
+// leaderAttempts, at topicPollInterval, make two seconds.
+const leaderAttempts = 40
+
+func (m *marksStore) readOnce() (map[string][]byte, error) {
 	topic := m.cfg.CheckpointTopic
 	op := "read the checkpoint from topic " + topic
 	end, err := m.client.GetOffset(topic, 0, sarama.OffsetNewest)
