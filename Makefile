@@ -56,7 +56,7 @@ test-unit: ## tests without servers
 test-integration: servers ## tests on real Postgres and Kafka; RUN=name limits them
 	@rm -f $(REPORT)
 	WALPOST_TEST_SERVERS=$$(cat $(MODE)) WALPOST_TEST_REPORT=$(REPORT) \
-	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 20m $$($(GO) list ./test/... | grep -Ev '/test/(chaos|model)$$')
+	  $(GO) test $(TESTFLAGS) -count=1 -p 1 -timeout 15m $$($(GO) list ./test/... | grep -Ev '/test/(chaos|model)$$')
 	@$(if $(RUN),true,$(GO) run ./test/harness/cmd/servers check $$(cat $(MODE)) $(REPORT))
 
 # Without the race detector, which costs ten times as much: goroutines take turns

@@ -2,7 +2,7 @@ package relay
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/walpost/walpost/replication"
@@ -26,9 +26,12 @@ func (p *Pipeline) monitor(ctx context.Context) error {
 		case <-tick.C:
 		}
 		facts, err := p.cfg.Source.Look(ctx)
-		if err != nil || !p.origin.is(facts) {
+		if err == nil && !p.origin.is(facts) {
+			err = errElsewhere
+		}
+		if err != nil {
 			if failures++; failures == blindAfter {
-				p.cfg.Logger.Warn("the publication can't be looked at; while that lasts an altered one is not noticed", "pipeline", p.cfg.Pipeline, "error", fmt.Sprint(err))
+				p.cfg.Logger.Warn("the publication can't be looked at; while that lasts an altered one is not noticed", "pipeline", p.cfg.Pipeline, "error", err.Error())
 			}
 			continue
 		}
@@ -44,6 +47,9 @@ func (p *Pipeline) monitor(ctx context.Context) error {
 
 // blindAfter is how many looks in a row may fail.
 const blindAfter = 3
+
+// errElsewhere is of a look that led to another server than the stream's.
+var errElsewhere = errors.New("postgres.url leads to another server, or history, than the one whose events flow")
 
 // origin is the server, and its history, that a life's events come from. With
 // several hosts in the URL a look may lead to another.

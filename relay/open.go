@@ -141,9 +141,8 @@ func (p *Pipeline) prove(want Expectation, before *checkpoint.Record, marks map[
 	p.origin = origin{facts.SystemID, facts.Timeline}
 	p.record.Configuration = Fingerprint(p.cfg.Tables)
 	p.intake = newIntake(mapper, record.Generation)
-	p.resumption = resume(&p.record, facts.Slot.ConfirmedFlush, p.intake)
-	p.resumption.caughtUp = p.caughtUp
-	p.resumption.remapped = record.Configuration != p.record.Configuration
+	p.resumption = &resumption{identify: p.intake.identify, caughtUp: p.caughtUp, remapped: record.Configuration != p.record.Configuration}
+	p.resumption.begin(&p.record, facts.Slot.ConfirmedFlush)
 	if before != nil && record.Confirmed > before.Confirmed {
 		p.resumption.hasty = another("the slot has moved on since it was looked at")
 	}

@@ -18,27 +18,25 @@ import (
 // checkpoint covers must be read again exactly as it was. Until then nothing is
 // sent and nothing confirmed; if it doesn't come, history has diverged.
 type resumption struct {
+	identify func(*replication.Segment, *replication.Row) (string, error)
+	caughtUp func(dropped int) // last was read again
+	remapped bool              // the configuration is another: the id may be, too
+	hasty    error             // what a divergence may be instead; nil: nothing
+
 	covered    uint64            // the checkpoint's position
 	generation uint32            // of the checkpoint
 	last       *checkpoint.Event // that the checkpoint covers, of whatever generation; nil: none
-	remapped   bool              // the configuration is another: the id may be, too
 	due        bool              // last is still to be read again
 	over       bool              // everything that comes is new
 	dropped    int
-	identify   func(*replication.Segment, *replication.Row) (string, error)
-	caughtUp   func(dropped int) // last was read again
-	hasty      error             // what a divergence may be instead; nil: nothing
 }
 
-// resume prepares the resumption of a slot that stands at confirmed.
-func resume(record *checkpoint.Record, confirmed uint64, in *intake) *resumption {
-	r := &resumption{covered: uint64(record.Confirmed), generation: record.Generation, identify: in.identify, caughtUp: func(int) {}}
-	if record.Last != nil {
-		// A slot stands between transactions: at or before a commit LSN, the
-		// transaction is yet to come.
-		r.last, r.due = record.Last, confirmed <= record.Last.Position.Commit
-	}
-	return r
+// begin is for a slot that stands at confirmed.
+func (r *resumption) begin(record *checkpoint.Record, confirmed uint64) {
+	r.covered, r.generation, r.last = uint64(record.Confirmed), record.Generation, record.Last
+	// A slot stands between transactions: at or before a commit LSN, the
+	// transaction is yet to come.
+	r.due = r.last != nil && confirmed <= r.last.Position.Commit
 }
 
 // trim removes from a batch what the checkpoint covers.

@@ -16,6 +16,7 @@ import (
 // value deletes.
 type marksStore struct {
 	cfg      Config
+	dialer   *dialer
 	client   sarama.Client
 	producer sarama.SyncProducer // nil where the marks are only read
 	fenced   bool                // nobody else can write them any more
@@ -27,7 +28,7 @@ type marksStore struct {
 
 // readMarksOnly connects without fencing anybody.
 func readMarksOnly(cfg Config, d *dialer) (*marksStore, error) {
-	m := &marksStore{cfg: cfg, sem: make(chan struct{}, 1)}
+	m := &marksStore{cfg: cfg, dialer: d, sem: make(chan struct{}, 1)}
 	client, err := sarama.NewClient(cfg.Brokers, cfg.marksConfig(d, m.inError))
 	if err != nil {
 		return nil, classify("connect to Kafka", err)
@@ -68,33 +69,23 @@ func (m *marksStore) close() {
 // watermark at the time of the call, not to the last stable offset: the
 // coordinator acknowledges a commit before its marker is written, and until then
 // the transaction lies above the last stable offset and would be missed.
-//
-// Brokers may not agree yet on the leader of a topic that was just created, or of
-// one that has just moved.
-func (m *marksStore) read() (map[string][]byte, error) {
-	for attempt := 0; ; attempt++ {
-		marks, err := m.readOnce()
-		if attempt == leaderAttempts || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrLeaderNotAvailable) {
-			return marks, err
-		}
-		time.Sleep(topicPollInterval) //nolint:forbidigo // ends with the attempts, soon
-		_ = m.client.RefreshMetadata(m.cfg.CheckpointTopic)
-	}
+func (m *marksStore) read() (marks map[string][]byte, err error) {
+	err = m.dialer.patiently(m.cfg.RequestTimeout, "read the checkpoint from topic "+m.cfg.CheckpointTopic, func() (err error) {
+		marks, err = m.readOnce()
+		return err
+	})
+	return marks, err
 }
-
-// leaderAttempts, at topicPollInterval, make two seconds.
-const leaderAttempts = 40
 
 func (m *marksStore) readOnce() (map[string][]byte, error) {
 	topic := m.cfg.CheckpointTopic
-	op := "read the checkpoint from topic " + topic
 	end, err := m.client.GetOffset(topic, 0, sarama.OffsetNewest)
 	if err != nil {
-		return nil, classify(op, err)
+		return nil, err
 	}
 	start, err := m.client.GetOffset(topic, 0, sarama.OffsetOldest)
 	if err != nil {
-		return nil, classify(op, err)
+		return nil, err
 	}
 	marks := map[string][]byte{}
 	reader := committedReader{client: m.client, topic: topic, patience: m.patience()}
@@ -108,10 +99,7 @@ func (m *marksStore) readOnce() (map[string][]byte, error) {
 	if !m.fenced && errors.Is(err, errOpenTransaction) {
 		return marks, nil
 	}
-	if err != nil {
-		return nil, classify(op, err)
-	}
-	return marks, nil
+	return marks, err
 }
 
 // patience is how long a reader waits for an open transaction to end. Fencing

@@ -340,3 +340,25 @@ func TestOpenIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// Right after a topic was created, or a leader has moved, brokers may not agree on
+// who leads.
+func TestMarksAreReadWhenTheLeaderIsKnown(t *testing.T) {
+	for name, key := range map[string]kmsg.Key{"its ends": kmsg.ListOffsets, "its records": kmsg.Fetch} {
+		t.Run(name, func(t *testing.T) {
+			cluster := fakeCluster(t)
+			kafka := prepared(t, testConfig(cluster))
+			s, _ := opened(t, kafka)
+			commit(t, s, 0, "position", "7")
+			closed(t, s)
+			fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Topic: checkpointTopic, Err: kerr.NotLeaderForPartition, Count: 3})
+			marks, err := kafka.Marks(t.Context())
+			if err != nil || string(marks["position"]) != "7" {
+				t.Errorf("marks %q: %v", marks, err)
+			}
+			if n := fault.Hits(); n != 3 {
+				t.Errorf("%d requests were refused", n)
+			}
+		})
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/cenkalti/backoff/v4"
 
 	"github.com/walpost/walpost/outbox"
 	"github.com/walpost/walpost/sink"
@@ -202,15 +201,15 @@ func (s *session) topicOf(ctx context.Context, m *outbox.Message) (*topic, error
 // counts: one offset lookup per new partition, then what the ledger does.
 func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 	defer s.failAtEndOf(ctx, "prepare topic "+name)()
-	meta, err := s.sink.ensureTopic(ctx, s.dialer, name, s.cfg.Topics.detail())
+	meta, err := s.sink.ensureTopic(s.dialer, name, s.cfg.Topics.detail())
 	if err != nil {
 		return nil, err
 	}
-	if err := s.refuseCompacted(ctx, name); err != nil {
+	if err := s.refuseCompacted(name); err != nil {
 		return nil, err
 	}
 	floors, err := s.floors.prepare(name, topicID(meta), len(meta.Partitions), func(p int32) (int64, error) {
-		return s.offset(ctx, name, p, sarama.OffsetNewest)
+		return s.offset(name, p, sarama.OffsetNewest)
 	})
 	if err != nil {
 		return nil, err
@@ -233,29 +232,13 @@ func (s *session) prepare(ctx context.Context, name string) (*topic, error) {
 
 // offset asks for the offset of a partition's end (sarama.OffsetNewest) or start
 // (sarama.OffsetOldest).
-func (s *session) offset(ctx context.Context, topic string, partition int32, which int64) (int64, error) {
+func (s *session) offset(topic string, partition int32, which int64) (int64, error) {
 	var offset int64
-	err := s.patiently(ctx, fmt.Sprintf("find the start or end of %s/%d", topic, partition), func() (err error) {
+	err := s.dialer.patiently(s.cfg.RequestTimeout, fmt.Sprintf("find the start or end of %s/%d", topic, partition), func() (err error) {
 		offset, err = s.marks.client.GetOffset(topic, partition, which)
 		return err
 	})
 	return offset, err
-}
-
-// patiently retries for a while, because brokers may not yet agree on a topic
-// that was just created, or on a leader that has just moved.
-func (s *session) patiently(ctx context.Context, op string, ask func() error) error {
-	attempt := func() error {
-		err := ask()
-		if err != nil && (s.dialer.isCut() || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable)) {
-			return backoff.Permanent(err)
-		}
-		return err
-	}
-	if err := backoff.Retry(attempt, s.sink.polling(ctx)); err != nil {
-		return classify(op, err)
-	}
-	return nil
 }
 
 // topicID is empty if the broker does not send topic ids.

@@ -41,15 +41,15 @@ func (s *Sink) Marks(ctx context.Context) (map[string][]byte, error) {
 	defer d.cut()
 	stop := context.AfterFunc(ctx, d.cut)
 	defer stop()
-	marks, err := s.readMarks(ctx, d)
+	marks, err := s.readMarks(d)
 	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
 		return map[string][]byte{}, nil
 	}
 	return marks, or(ctx, err)
 }
 
-func (s *Sink) readMarks(ctx context.Context, d *dialer) (map[string][]byte, error) {
-	if err := s.checkCheckpointTopic(ctx, d); err != nil {
+func (s *Sink) readMarks(d *dialer) (map[string][]byte, error) {
+	if err := s.checkCheckpointTopic(d); err != nil {
 		return nil, err
 	}
 	store, err := readMarksOnly(s.connectable(), d)
@@ -97,7 +97,7 @@ func (s *Sink) openSession(ctx context.Context, settle sink.Settle) (*session, m
 	d := newDialer(s.cfg.DialTimeout)
 	d.guard(s.cfg.PauseLimit, s.cfg.clock, s.cfg.Logger)
 	stop := context.AfterFunc(ctx, d.cut)
-	session, marks, err := s.open(ctx, d, settle)
+	session, marks, err := s.open(d, settle)
 	inTime := stop()
 	if err != nil {
 		d.cut()
@@ -113,8 +113,8 @@ func (s *Sink) openSession(ctx context.Context, settle sink.Settle) (*session, m
 
 // open fences first and then reads, so that no predecessor can change what was
 // read.
-func (s *Sink) open(ctx context.Context, d *dialer, settle sink.Settle) (*session, map[string][]byte, error) {
-	if err := s.checkCheckpointTopic(ctx, d); err != nil {
+func (s *Sink) open(d *dialer, settle sink.Settle) (*session, map[string][]byte, error) {
+	if err := s.checkCheckpointTopic(d); err != nil {
 		return nil, nil, err
 	}
 	connect := connectContinuous
@@ -168,8 +168,8 @@ func (s *Sink) start(d *dialer, conn *connection, settle sink.Settle) (*session,
 	return session, marks, nil
 }
 
-func (s *Sink) checkCheckpointTopic(ctx context.Context, d *dialer) error {
-	topic, err := s.awaitTopic(ctx, d, s.cfg.CheckpointTopic, missingFor)
+func (s *Sink) checkCheckpointTopic(d *dialer) error {
+	topic, err := s.awaitTopic(d, s.cfg.CheckpointTopic, missingFor)
 	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
 		return &failure{
 			op:        "checkpoint topic " + s.cfg.CheckpointTopic,

@@ -19,7 +19,7 @@ func (s *session) Newest(ctx context.Context, source string) (outbox.Position, e
 	defer s.sending.Unlock()
 	var newest outbox.Position
 	err := s.interruptibly(ctx, "find the newest event that Kafka holds", func() error {
-		return s.sweep(ctx, func(_ place, _ int64, r *sarama.Record) {
+		return s.sweep(func(_ place, _ int64, r *sarama.Record) {
 			if pos, _, ok := eventOf(r, []byte(source)); ok && pos.Compare(newest) > 0 {
 				newest = pos
 			}
@@ -42,20 +42,20 @@ func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.partitio
 // sweep calls each for every committed record from the floors of all
 // predecessors on. A topic that is gone is passed over: it does not stop a start
 // that has nothing to send there either.
-func (s *session) sweep(ctx context.Context, each func(at place, offset int64, r *sarama.Record)) error {
+func (s *session) sweep(each func(at place, offset int64, r *sarama.Record)) error {
 	for name, t := range s.floors.inheritance() {
 		if err := s.stopped(); err != nil {
 			return err
 		}
-		if err := s.sweepTopic(ctx, name, t, each); err != nil {
+		if err := s.sweepTopic(name, t, each); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *session) sweepTopic(ctx context.Context, name string, t topicRecord, each func(at place, offset int64, r *sarama.Record)) error {
-	meta, err := s.sink.awaitTopic(ctx, s.dialer, name, missingFor)
+func (s *session) sweepTopic(name string, t topicRecord, each func(at place, offset int64, r *sarama.Record)) error {
+	meta, err := s.sink.awaitTopic(s.dialer, name, missingFor)
 	if isAny(err, sarama.ErrUnknownTopicOrPartition) {
 		s.cfg.Logger.Warn("a topic that this pipeline has written to does not exist any more: which events were published to it can't be looked up", "topic", name)
 		return nil
@@ -68,7 +68,7 @@ func (s *session) sweepTopic(ctx context.Context, name string, t topicRecord, ea
 	}
 	for number, floor := range t.Next {
 		at := place{name, int32(number)} // #nosec G115 -- a partition number
-		err := s.readPublished(ctx, at, floor, func(offset int64, r *sarama.Record) { each(at, offset, r) })
+		err := s.readPublished(at, floor, func(offset int64, r *sarama.Record) { each(at, offset, r) })
 		if err != nil {
 			return err
 		}
@@ -78,15 +78,15 @@ func (s *session) sweepTopic(ctx context.Context, name string, t topicRecord, ea
 
 // readPublished calls each for every committed record between a predecessor's
 // floor and the end of a partition.
-func (s *session) readPublished(ctx context.Context, at place, floor int64, each func(offset int64, r *sarama.Record)) error {
-	end, err := s.offset(ctx, at.topic, at.partition, sarama.OffsetNewest)
+func (s *session) readPublished(at place, floor int64, each func(offset int64, r *sarama.Record)) error {
+	end, err := s.offset(at.topic, at.partition, sarama.OffsetNewest)
 	if err != nil {
 		return err
 	}
 	if floor > end {
 		return truncated(at, floor, end)
 	}
-	start, err := s.offset(ctx, at.topic, at.partition, sarama.OffsetOldest)
+	start, err := s.offset(at.topic, at.partition, sarama.OffsetOldest)
 	if err != nil {
 		return err
 	}

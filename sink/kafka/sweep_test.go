@@ -83,10 +83,7 @@ func TestNewestWhereRecordsAreLost(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster := fakeCluster(t)
-			makeTopic(t, cluster, "topic", 1)
-			kafka := prepared(t, testConfig(cluster))
-			predecessor(t, kafka, "topic")
+			cluster, kafka := succession(t)
 			publish(t, cluster, keyed("a", "b")...)
 			lose(t, cluster, kafka)
 
@@ -103,10 +100,7 @@ func TestNewestWhereRecordsAreLost(t *testing.T) {
 }
 
 func TestNewestThatCannotBeRead(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	publish(t, cluster, keyed("a")...)
 	s, _ := opened(t, kafka)
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "topic", Err: kerr.TopicAuthorizationFailed})
@@ -120,10 +114,7 @@ func TestNewestThatCannotBeRead(t *testing.T) {
 }
 
 func TestCloseWhileTheNewestIsLookedFor(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	publish(t, cluster, keyed("a")...)
 	end := publishOpen(t, cluster, ours(9, "x"))
 	s, _ := opened(t, kafka)

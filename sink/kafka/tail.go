@@ -233,7 +233,7 @@ func (s *session) readTail(ctx context.Context, t *topic, p *partition, m *outbo
 	held := newTail(m, t.spread)
 	err := s.interruptibly(ctx, fmt.Sprintf("read what %s/%d holds", p.topic, p.number), func() error {
 		for _, q := range read {
-			if err := s.readPartition(ctx, q, held); err != nil {
+			if err := s.readPartition(q, held); err != nil {
 				return err
 			}
 		}
@@ -249,12 +249,12 @@ func (s *session) readTail(ctx context.Context, t *topic, p *partition, m *outbo
 }
 
 // readPartition adds what a partition holds above a predecessor's floor.
-func (s *session) readPartition(ctx context.Context, p *partition, held *tail) error {
+func (s *session) readPartition(p *partition, held *tail) error {
 	if !p.floor.inherited {
 		return nil
 	}
 	at := place{p.topic, p.number}
-	return s.readPublished(ctx, at, s.floors.of(p.floor), func(offset int64, r *sarama.Record) { held.add(at, offset, r) })
+	return s.readPublished(at, s.floors.of(p.floor), func(offset int64, r *sarama.Record) { held.add(at, offset, r) })
 }
 
 // recall reads one tail of all topics before the first message, if events may
@@ -265,7 +265,7 @@ func (s *session) recall(ctx context.Context, msgs []outbox.Message) error {
 	}
 	held := newTail(&msgs[0], &s.floors.spread)
 	held.reconfigured = true
-	if err := s.interruptibly(ctx, "read what all topics hold", func() error { return s.sweep(ctx, held.add) }); err != nil {
+	if err := s.interruptibly(ctx, "read what all topics hold", func() error { return s.sweep(held.add) }); err != nil {
 		return err
 	}
 	s.tail = held

@@ -76,6 +76,17 @@ func predecessor(t *testing.T, kafka *Sink, topics ...string) {
 	closed(t, s)
 }
 
+// succession is a cluster with a topic of one partition, to which sessions write
+// from now on that have a predecessor.
+func succession(t *testing.T) (*kfake.Cluster, *Sink) {
+	t.Helper()
+	cluster := fakeCluster(t)
+	makeTopic(t, cluster, "topic", 1)
+	kafka := prepared(t, testConfig(cluster))
+	predecessor(t, kafka, "topic")
+	return cluster, kafka
+}
+
 func closed(t *testing.T, s *session) {
 	t.Helper()
 	if err := s.Close(t.Context()); err != nil {
@@ -229,10 +240,7 @@ func TestWhatAPredecessorPublishedIsSkipped(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster := fakeCluster(t)
-			makeTopic(t, cluster, "topic", 1)
-			kafka := prepared(t, testConfig(cluster))
-			predecessor(t, kafka, "topic")
+			cluster, kafka := succession(t)
 			publish(t, cluster, c.there...)
 
 			r := resume(t, kafka)
@@ -338,10 +346,7 @@ func kafkaRecord(m *outbox.Message) *sarama.Record {
 }
 
 func TestRecordsOfAnAbortedTransactionDoNotCount(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	msgs := keyed("a", "b", "a", "b")
 	publishOpen(t, cluster, msgs[:2]...)(kgo.TryAbort)
 	publishOpen(t, cluster, msgs[2:3]...)(kgo.TryCommit)
@@ -380,10 +385,7 @@ func TestAnOpenTransactionOfAStrangerIsWaitedFor(t *testing.T) {
 }
 
 func TestAnotherEventAtAPositionStops(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	other := changed(ours(1, "a"), func(m *outbox.Message) {
 		m.ID = []byte("id-of-another")
 		identified(m, ourSource)
@@ -442,10 +444,7 @@ func TestAFloorAboveTheEndStops(t *testing.T) {
 }
 
 func TestAFloorBelowTheStartOfTheLog(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	msgs := keyed("a", "b", "c")
 	publish(t, cluster, msgs...)
 	deleteRecords(t, cluster, "topic", 2)
@@ -537,10 +536,7 @@ func TestPartitionsAreAddedToATopic(t *testing.T) {
 // A floor must not pass the records of later events that are in the tail, below
 // the record of one that was missing and is sent now.
 func TestFloorsStayWhileThereIsATail(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	msgs := keyed("a", "b", "c", "d")
 	publish(t, cluster, pick(msgs, 0, 2, 3)...)
 
@@ -648,10 +644,7 @@ func TestATailThatCannotBeRead(t *testing.T) {
 		"begins later by then": {kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.OffsetOutOfRange}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cluster := fakeCluster(t)
-			makeTopic(t, cluster, "topic", 1)
-			kafka := prepared(t, testConfig(cluster))
-			predecessor(t, kafka, "topic")
+			cluster, kafka := succession(t)
 			publish(t, cluster, keyed("a", "b")...)
 
 			r := resume(t, kafka)
@@ -692,10 +685,7 @@ func holdFetch(cluster *kfake.Cluster) (asked <-chan struct{}, release func()) {
 func TestCloseWhileATailIsRead(t *testing.T) {
 	for name, patient := range map[string]bool{"patiently": true, "at once": false} {
 		t.Run(name, func(t *testing.T) {
-			cluster := fakeCluster(t)
-			makeTopic(t, cluster, "topic", 1)
-			kafka := prepared(t, testConfig(cluster))
-			predecessor(t, kafka, "topic")
+			cluster, kafka := succession(t)
 			publish(t, cluster, keyed("a", "b")...)
 			end := publishOpen(t, cluster, changed(ours(9, "x"), func(m *outbox.Message) { m.Headers = nil }))
 
@@ -735,10 +725,7 @@ func TestCloseWhileATailIsRead(t *testing.T) {
 }
 
 func TestTheEndOfAContextInterruptsTheReadingOfATail(t *testing.T) {
-	cluster := fakeCluster(t)
-	makeTopic(t, cluster, "topic", 1)
-	kafka := prepared(t, testConfig(cluster))
-	predecessor(t, kafka, "topic")
+	cluster, kafka := succession(t)
 	publish(t, cluster, keyed("a")...)
 	s, _ := opened(t, kafka)
 	asked, release := holdFetch(cluster)

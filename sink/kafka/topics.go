@@ -39,7 +39,7 @@ func (s *Sink) EnsureCheckpointTopic(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, d.cut)
 	defer stop()
 	detail := &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: s.cfg.Topics.ReplicationFactor, ConfigEntries: checkpointTopicConfig()}
-	topic, err := s.ensureTopic(ctx, d, s.cfg.CheckpointTopic, detail)
+	topic, err := s.ensureTopic(d, s.cfg.CheckpointTopic, detail)
 	if err != nil {
 		return or(ctx, err)
 	}
@@ -100,12 +100,12 @@ func (s *Sink) checkCompacted(d *dialer, topic string) error {
 
 // refuseCompacted is an error for a topic that is compacted without permission. A
 // topic whose configuration may not be read is assumed not to be.
-func (s *session) refuseCompacted(ctx context.Context, name string) error {
+func (s *session) refuseCompacted(name string) error {
 	if s.cfg.CompactedTopics {
 		return nil
 	}
 	policy := "delete"
-	err := s.patiently(ctx, "describe the configuration of topic "+name, func() error {
+	err := s.dialer.patiently(s.cfg.RequestTimeout, "describe the configuration of topic "+name, func() error {
 		admin, err := sarama.NewClusterAdminFromClient(s.marks.client) // not closed: that would close the client
 		if err == nil {
 			policy, err = s.sink.cleanupPolicy(admin, name, policy)
@@ -160,18 +160,18 @@ func topicSetting(admin sarama.ClusterAdmin, topic, key string) (string, error) 
 
 // ensureTopic returns the topic's description, after creating it as detail says
 // if it was missing. A nil detail creates nothing.
-func (s *Sink) ensureTopic(ctx context.Context, d *dialer, name string, detail *sarama.TopicDetail) (*sarama.TopicMetadata, error) {
+func (s *Sink) ensureTopic(d *dialer, name string, detail *sarama.TopicDetail) (*sarama.TopicMetadata, error) {
 	_, topic, err := s.describe(d, name)
 	if err != nil {
 		return nil, err
 	}
 	if topic.Err != sarama.ErrUnknownTopicOrPartition || detail == nil {
-		return s.awaitTopic(ctx, d, name, 0)
+		return s.awaitTopic(d, name, 0)
 	}
 	if err := s.createTopic(d, name, detail); err != nil {
 		return nil, err
 	}
-	return s.awaitTopic(ctx, d, name, s.cfg.RequestTimeout)
+	return s.awaitTopic(d, name, s.cfg.RequestTimeout)
 }
 
 func (s *Sink) createTopic(d *dialer, name string, detail *sarama.TopicDetail) error {
@@ -190,7 +190,7 @@ func (s *Sink) createTopic(d *dialer, name string, detail *sarama.TopicDetail) e
 // awaitTopic waits until all partitions of a topic have leaders, for as long as a
 // request may take, and describes it. A broker that says that the topic does not
 // exist is asked again for unknownFor: it may not have heard of it yet.
-func (s *Sink) awaitTopic(ctx context.Context, d *dialer, name string, unknownFor time.Duration) (*sarama.TopicMetadata, error) {
+func (s *Sink) awaitTopic(d *dialer, name string, unknownFor time.Duration) (*sarama.TopicMetadata, error) {
 	var topic *sarama.TopicMetadata
 	start := time.Now()
 	attempt := func() error {
@@ -205,16 +205,34 @@ func (s *Sink) awaitTopic(ctx context.Context, d *dialer, name string, unknownFo
 		}
 		return backoff.Permanent(err)
 	}
-	if err := backoff.Retry(attempt, s.polling(ctx)); err != nil {
+	if err := backoff.Retry(attempt, d.polling(s.cfg.RequestTimeout)); err != nil {
 		return nil, classify("describe topic "+name, err)
 	}
 	return topic, nil
 }
 
-// polling repeats an attempt for as long as one request may take.
-func (s *Sink) polling(ctx context.Context) backoff.BackOff {
-	times := uint64(s.cfg.RequestTimeout / topicPollInterval) // #nosec G115 -- not negative
-	return backoff.WithContext(backoff.WithMaxRetries(backoff.NewConstantBackOff(topicPollInterval), times), ctx)
+// polling repeats an attempt for limit, or until the dialer is cut, which the end of
+// every context in its use does.
+func (d *dialer) polling(limit time.Duration) backoff.BackOff {
+	times := uint64(limit / topicPollInterval) // #nosec G115 -- not negative
+	return backoff.WithContext(backoff.WithMaxRetries(backoff.NewConstantBackOff(topicPollInterval), times), d.life)
+}
+
+// patiently asks again for as long as one request may take, because brokers may
+// not yet agree on a topic that was just created, or on a leader that has just
+// moved. It ends with the dialer.
+func (d *dialer) patiently(limit time.Duration, op string, ask func() error) error {
+	attempt := func() error {
+		err := ask()
+		if err != nil && (d.isCut() || !isAny(err, sarama.ErrNotLeaderForPartition, sarama.ErrUnknownTopicOrPartition, sarama.ErrLeaderNotAvailable)) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}
+	if err := backoff.Retry(attempt, d.polling(limit)); err != nil {
+		return classify(op, err)
+	}
+	return nil
 }
 
 func topicError(t *sarama.TopicMetadata) error {

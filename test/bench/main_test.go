@@ -17,8 +17,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/walpost/walpost/test/harness"
 )
 
@@ -27,19 +25,7 @@ var (
 	jsonFlag = flag.String("json", "", "directory for NAME.json with every figure; empty: none")
 )
 
-func TestMain(m *testing.M) {
-	harness.Main(m,
-		// go-metrics, which sarama counts with, has one goroutine for good.
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
-}
-
-// seed is the one asked for, or a new one that can be read aloud.
-func seed() uint64 {
-	if *seedFlag != 0 {
-		return *seedFlag
-	}
-	return 1 + rand.Uint64N(1_000_000)
-}
+func TestMain(m *testing.M) { harness.Main(m, harness.SaramaMetrics()) }
 
 // chance is all that is random in a benchmark.
 func chance(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }

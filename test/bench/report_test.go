@@ -41,7 +41,7 @@ type figure struct {
 
 func newReport(b *testing.B, name string) *report {
 	b.Helper()
-	r := &report{b: b, name: name, Seed: seed()}
+	r := &report{b: b, name: name, Seed: harness.Seed(*seedFlag)}
 	r.chance = chance(r.Seed)
 	r.Command = fmt.Sprintf("make bench RUN=%s SEED=%d", name, r.Seed)
 	if testing.Short() {

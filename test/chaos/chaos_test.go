@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/walpost/walpost/test/harness"
 )
 
 // modes are the values of kafka.delivery.
@@ -19,7 +21,7 @@ const (
 
 // TestChaos makes every run, and prints the table.
 func TestChaos(t *testing.T) {
-	all := &table{seed: seed()}
+	all := &table{seed: harness.Seed(*seedFlag)}
 	t.Logf("seed %d", all.seed)
 	defer all.print(t)
 	for _, s := range scenes() {

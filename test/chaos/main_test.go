@@ -17,10 +17,7 @@ package chaos
 
 import (
 	"flag"
-	"math/rand/v2"
 	"testing"
-
-	"go.uber.org/goleak"
 
 	"github.com/walpost/walpost/test/harness"
 )
@@ -30,16 +27,4 @@ var (
 	updateFlag = flag.Bool("update", false, "write the table into docs/guarantees.md")
 )
 
-func TestMain(m *testing.M) {
-	harness.Main(m,
-		// go-metrics, which sarama counts with, has one goroutine for good.
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"))
-}
-
-// seed is the one asked for, or a new one that can be read aloud.
-func seed() uint64 {
-	if *seedFlag != 0 {
-		return *seedFlag
-	}
-	return 1 + rand.Uint64N(1_000_000)
-}
+func TestMain(m *testing.M) { harness.Main(m, harness.SaramaMetrics()) }

@@ -25,13 +25,10 @@ type KafkaCluster struct {
 // DedicatedKafkaCluster gives the test a cluster of the newest release.
 func DedicatedKafkaCluster(t testing.TB) *KafkaCluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, set, cancel := current.begin(t)
 	defer cancel()
-	set, err := current.choice(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &KafkaCluster{t: t}
+	var err error
 	if c.group, c.nodes, err = set.KafkaCluster(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -127,15 +127,23 @@ func (s *shared) one(kind map[Release]*servers.Server, release Release, start fu
 	return server, err
 }
 
+// begin gives a test the time, and the kind of servers, to start its own.
+func (s *shared) begin(t testing.TB) (context.Context, *servers.Set, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	set, err := s.choice(ctx)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	return ctx, set, cancel
+}
+
 // dedicated starts a server that belongs to t.
 func (s *shared) dedicated(t testing.TB, start func(context.Context, *servers.Set) (*servers.Server, error)) *servers.Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, set, cancel := s.begin(t)
 	defer cancel()
-	set, err := s.choice(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	server, err := start(ctx, set)
 	if err != nil {
 		t.Fatal(err)

@@ -44,13 +44,10 @@ type ReplicatedPG struct {
 // release, with an empty database. It returns when the standby streams.
 func ReplicatedPostgres(t testing.TB, config Replication) *ReplicatedPG {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, set, cancel := current.begin(t)
 	defer cancel()
-	set, err := current.choice(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &ReplicatedPG{t: t, config: config}
+	var err error
 	if r.group, err = set.Group(ctx, 2); err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	harness.Main(m,
-		// go-metrics, which sarama counts with, has one goroutine for good.
-		goleak.IgnoreTopFunction("github.com/rcrowley/go-metrics.(*meterArbiter).tick"),
+		harness.SaramaMetrics(),
 		// sarama's circuit breaker sleeps for 10 s after a failure.
 		goleak.IgnoreAnyFunction("github.com/eapache/go-resiliency/breaker.(*Breaker).timer"),
 	)
